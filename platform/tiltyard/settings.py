@@ -1,0 +1,188 @@
+"""Django's settings. What differs between machines comes from the environment (docs/reference/settings.md)."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from tiltyard.environment import env_bool, env_int, env_list, env_path, env_str
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+REPOSITORY_DIR = PACKAGE_DIR.parents[1]
+
+DATA_DIR = env_path("TILTYARD_DATA_DIR", REPOSITORY_DIR / "var")
+DEVELOPMENT_SECRET = "not-secret-development-key"  # noqa: S105  refused below when production is on
+PRODUCTION = env_bool("TILTYARD_PRODUCTION", default=False)
+DEBUG = env_bool("TILTYARD_DEBUG", default=False)
+SECRET_KEY = env_str("TILTYARD_SECRET_KEY", DEVELOPMENT_SECRET)
+ALLOWED_HOSTS = env_list("TILTYARD_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", "testserver"])
+SITE_URL = env_str("TILTYARD_SITE_URL", "http://127.0.0.1:8000")
+CSRF_TRUSTED_ORIGINS = [SITE_URL]
+
+if PRODUCTION:
+    if DEBUG:
+        raise ImproperlyConfigured("TILTYARD_DEBUG must be off in production.")
+    if SECRET_KEY == DEVELOPMENT_SECRET or len(SECRET_KEY) < 40:
+        raise ImproperlyConfigured(
+            "TILTYARD_SECRET_KEY must be a random text of at least 40 characters in production. "
+            "Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "allauth",
+    "allauth.account",
+    "django_htmx",
+    "tiltyard.accounts",
+    "tiltyard.competitions",
+    "tiltyard.submissions",
+    "tiltyard.leaderboards",
+    "tiltyard.web",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "tiltyard.urls"
+ASGI_APPLICATION = "tiltyard.asgi.application"
+WSGI_APPLICATION = "tiltyard.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+
+def database_from_url(url: str) -> dict[str, object]:
+    """Django's database dictionary for `sqlite:///path` or `postgres://user:password@host:port/name`."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": parts.path,
+            # Web and worker write at once: readers must not block (WAL), and a transaction that will write takes
+            # its lock at the start, because SQLite cannot upgrade a read lock without risking SQLITE_BUSY.
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+            },
+        }
+    if parts.scheme in {"postgres", "postgresql"}:
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": parts.path.lstrip("/"),
+            "USER": parts.username or "",
+            "PASSWORD": parts.password or "",
+            "HOST": parts.hostname or "",
+            "PORT": str(parts.port or ""),
+            "CONN_MAX_AGE": 60,
+            "CONN_HEALTH_CHECKS": True,
+        }
+    raise ImproperlyConfigured(f"TILTYARD_DATABASE_URL starts with {parts.scheme!r}: use sqlite:/// or postgres://.")
+
+
+DATABASES = {
+    "default": database_from_url(env_str("TILTYARD_DATABASE_URL", f"sqlite:///{DATA_DIR / 'tiltyard.sqlite3'}"))
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = env_str("TILTYARD_EMAIL_VERIFICATION", "none")
+LOGIN_REDIRECT_URL = "home"
+LOGIN_URL = "account_login"
+EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+if email_host := env_str("TILTYARD_EMAIL_HOST", ""):
+    EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    EMAIL_HOST = email_host
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = env_path("TILTYARD_STATIC_ROOT", DATA_DIR / "static")
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if PRODUCTION
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = not PRODUCTION
+
+# Uploads always go to disk in chunks, never through memory, beside the artefacts so that keeping one is a rename.
+ARTEFACT_DIR = env_path("TILTYARD_ARTEFACT_DIR", DATA_DIR / "artefacts")
+UPLOAD_DIR = env_path("TILTYARD_UPLOAD_DIR", DATA_DIR / "uploads")
+FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR)
+UPLOAD_BYTES_MAX = env_int("TILTYARD_UPLOAD_BYTES_MAX", 1 << 30)
+SUITE_DIR = env_path("TILTYARD_SUITE_DIR", DATA_DIR / "suites")
+WORK_DIR = env_path("TILTYARD_WORK_DIR", DATA_DIR / "work")
+for directory in (ARTEFACT_DIR, UPLOAD_DIR, SUITE_DIR, WORK_DIR):
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+REDIS_URL = env_str("TILTYARD_REDIS_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_URL = REDIS_URL
+EVALUATOR_IMAGE = env_str("TILTYARD_EVALUATOR_IMAGE", "tiltyard/evaluator:local")
+WORKER_QUEUES = env_list("TILTYARD_WORKER_QUEUES", ["cpu"])
+RUN_LEASE_S = env_int("TILTYARD_RUN_LEASE_S", 60)
+RUN_ATTEMPTS_MAX = env_int("TILTYARD_RUN_ATTEMPTS_MAX", 3)
+
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+if PRODUCTION and SITE_URL.startswith("https://"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": env_str("TILTYARD_LOG_LEVEL", "INFO")},
+}
