@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tiltyard_eval.generators.core import Draw, Rng, family
 from tiltyard_eval.generators.words import NAMES, THINGS
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = tuple("January February March April May June July August September October November December".split())
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 # Larger unit, smaller unit, how many of the smaller one make one of the larger.
 _UNITS = (
     ("weeks", "days", 7),
@@ -191,7 +196,7 @@ def order_people(rng: Rng, level: int) -> Draw:
     """A chain of comparisons in random order; who stands at the top. Two people at level 1, six at level 5."""
     people = rng.sample(NAMES, level + 1)
     comparative, superlative = rng.pick(_COMPARATIVES)
-    facts = [f"{a} is {comparative} than {b}." for a, b in zip(people, people[1:], strict=False)]
+    facts = [f"{a} is {comparative} than {b}." for a, b in pairwise(people)]
     return {"facts": " ".join(rng.shuffled(facts)), "superlative": superlative}, people[0]
 
 

@@ -20,11 +20,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tiltyard_eval.generators.core import FRAMES, REGISTRY, GeneratorError, Item, Rng, check_surface, get_family
+from tiltyard_eval.safe_yaml import MAX_YAML_BYTES, YamlError, load_plain_yaml
 
-MAX_CONFIG_BYTES = 256 * 1024
 _TASK_KEYS = {"name", "family", "title", "weight", "levels", "frames", "phrasings"}
 MIX_KEYS = {"levels", "frames", "phrasings", "families", "tasks", "description"}
 
@@ -43,17 +41,12 @@ class TaskSpec:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a small YAML mapping; raises ``GeneratorError`` when it is too large, not YAML or not a mapping."""
+    """Read a small YAML mapping; raises ``GeneratorError`` when it is too large, not plain YAML or not a mapping."""
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_CONFIG_BYTES:
-            raise GeneratorError(f"{path}: {size_bytes} bytes; at most {MAX_CONFIG_BYTES} are read")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GeneratorError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise GeneratorError(f"{path}: the file must hold a YAML mapping")
-    return data
+        with path.open("rb") as file:
+            return load_plain_yaml(file.read(MAX_YAML_BYTES + 1), str(path))
+    except (OSError, YamlError) as error:
+        raise GeneratorError(str(error)) from error
 
 
 def _positive(value: object, where: str) -> float:

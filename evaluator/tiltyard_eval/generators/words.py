@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from tiltyard_eval.generators.core import Rng
 
-WORDS: tuple[str, ...] = tuple(
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+WORDS = _split(
     """
     ant arm axe bag ball band bat bear bed bee bell bird boat book boot bowl box boy bread brick bridge bus cake camel
     camp can cap car card cart cat chair cheese city clay clock cloud coat coin cow crab cup cut deer desk dish dog door
@@ -18,12 +23,12 @@ WORDS: tuple[str, ...] = tuple(
     song soup spoon star stone sugar sun swan table tail tape tent tiger toad toe tower town toy train tray tree truck
     tub tulip turtle van vase vest vine violin wagon wall wasp water wave web well whale wheat wheel wind window wing
     wolf wood wool worm yard yarn zebra zoo
-    """.split()
+    """
 )
 
-NAMES = tuple("Ada Ben Cara Dan Eva Finn Gina Hugo Iris Jack Kim Leo Mia Ned Olga Paul Rosa Sam Tina Vera".split())
+NAMES = _split("Ada Ben Cara Dan Eva Finn Gina Hugo Iris Jack Kim Leo Mia Ned Olga Paul Rosa Sam Tina Vera")
 
-THINGS = tuple("apples books cards coins cups eggs hats keys nuts pears pens shells stamps stones toys".split())
+THINGS = _split("apples books cards coins cups eggs hats keys nuts pears pens shells stamps stones toys")
 
 _CONSONANTS = "bcdfghjklmnpqrstvwz"
 _VOWELS = "aeiou"
