@@ -82,7 +82,7 @@ fi
 
 echo "Setting up Tiltyard in $PWD"
 [ -z "$packages" ] || echo "  Debian packages that will be installed: $(echo "$packages" | xargs)"
-is_stamped || echo "  Python packages that will be installed in .venv: the extras $extras, pinned by constraints.txt"
+is_stamped || echo "  Python packages that will be installed in .venv: the extras $extras, pinned by constraints.txt (some minutes)"
 
 apt_pid=
 trap 'wait' EXIT  # never leave apt running behind a failed pip
@@ -102,7 +102,8 @@ if ! is_stamped; then
     started_at=$SECONDS
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
-        -e ".[$extras]" -c constraints.txt 2>&1 | tee -a "$log"
+        -e ".[$extras]" -c constraints.txt >>"$log" 2>&1 ||
+        { tail -n 20 "$log" >&2; echo "pip failed; all it said is in $log." >&2; exit 1; }
     stamp_text >".venv/.tiltyard-$profile"
     echo "  Python packages: $((SECONDS - started_at)) s"
 fi
