@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiltyard_eval.build import MIN_SECRET_BYTES, build_suite, load_recipe
 from tiltyard_eval.files import write_atomically
@@ -15,7 +15,7 @@ from tiltyard_eval.generators.mix import draw_mix, load_mix
 from tiltyard_eval.suite import Suite, SuiteError, check_secret, load_suite, lock_suite, verify_suite
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Subparsers = argparse._SubParsersAction[Any]  # the parser's class is the caller's
 
 EXIT_BAD_INPUT = 2
 _MAX_SECRET_BYTES = 4096

@@ -3,7 +3,7 @@
 ``REGISTRY`` maps stable family names to families; importing this package fills it with every built-in family.
 """
 
-from tiltyard_eval.generators import arithmetic, everyday, lists, strings  # noqa: F401  importing registers the families
+from tiltyard_eval.generators import arithmetic, everyday, gym, lists, strings  # noqa: F401  importing registers the families
 from tiltyard_eval.generators.core import (
     FRAMES,
     LEVELS,

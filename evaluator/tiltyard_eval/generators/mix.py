@@ -5,7 +5,7 @@ A mix is a YAML mapping. ``levels``, ``frames`` and ``phrasings`` at the top are
     levels: {1: 5, 2: 4, 3: 1}      # level: weight; a list gives equal weights
     frames: [qa, plain]             # default: all
     phrasings: [a, b]               # default: all
-    families: all                   # one task for each built-in family; or leave out
+    families: all                   # one task for each own family (not reasoning-gym's); or leave out
     tasks:                          # tasks beside those, or overriding the task of the same name
       - {family: addition, weight: 2, levels: [2, 3]}
       - {name: sums, family: addition, frames: [chat]}
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltyard_eval.generators.core import FRAMES, REGISTRY, GeneratorError, Item, Rng, check_surface, get_family
+from tiltyard_eval.generators.gym import GROUP as GYM_GROUP
 from tiltyard_eval.safe_yaml import MAX_YAML_BYTES, YamlError, load_plain_yaml
 
 _TASK_KEYS = {"name", "family", "title", "weight", "levels", "frames", "phrasings"}
@@ -101,7 +102,9 @@ def parse_tasks(data: Mapping[str, Any]) -> tuple[TaskSpec, ...]:
     defaults = {key: data[key] for key in ("levels", "frames", "phrasings") if key in data}
     specs: dict[str, TaskSpec] = {}
     if data.get("families") == "all":
-        specs = {name: parse_task({"family": name}, defaults) for name in REGISTRY}
+        specs = {
+            name: parse_task({"family": name}, defaults) for name, fam in REGISTRY.items() if fam.group != GYM_GROUP
+        }
     elif "families" in data:
         raise GeneratorError("families: only 'all' is possible; list single families under tasks")
     entries = data.get("tasks", [])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiltyard_eval.identity import canonical_json
 from tiltyard_eval.safe_yaml import MAX_YAML_BYTES, YamlError, load_plain_yaml
 
 MAX_TASKS = 200
@@ -23,6 +22,9 @@ MAX_ANSWER_CHARS = 2_000
 SUITE_FILE = "suite.yaml"
 LOCK_FILE = "suite.lock"
 _IGNORED_FILES = ("README.md",)
+_ITEM_KEYS = {"prompt", "answer", "task", "level"}
+# lm-eval reads data through Arrow, which turns a column of ISO dates into time stamps and so changes the text.
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\b.*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -32,7 +34,7 @@ class SuiteError(ValueError):
 
 @dataclass(frozen=True)
 class SuiteItem:
-    """One question of a suite; ``extra`` are the further fields of its line (task, level, …)."""
+    """One question of a suite; ``extra`` are the further fields of its line: task and level, where given."""
 
     prompt: str
     answer: str
@@ -128,23 +130,30 @@ def read_items(folder: Path, relative: str) -> tuple[SuiteItem, ...]:
     lines = read_bytes(folder, relative, MAX_DATA_BYTES).splitlines()
     if not 1 <= len(lines) <= MAX_ITEMS_PER_TASK:
         raise SuiteError(f"{relative}: {len(lines)} lines; must be 1 to {MAX_ITEMS_PER_TASK}")
-    items: list[SuiteItem] = []
+    items = tuple(_parse_item(line, f"{relative} line {number}") for number, line in enumerate(lines, 1))
     seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        where = f"{relative} line {number}"
-        try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-            canonical_json(row)
-        except (ValueError, RecursionError):
-            raise SuiteError(f"{where}: not a JSON object") from None
-        if not isinstance(row, dict):
-            raise SuiteError(f"{where}: not a JSON object")
-        prompt = check_text(row.pop("prompt", None), f"{where}: prompt", MAX_PROMPT_CHARS)
-        answer = check_text(row.pop("answer", None), f"{where}: answer", MAX_ANSWER_CHARS)
-        if answer != answer.strip() or "\n" in answer:
-            raise SuiteError(f"{where}: the answer must be one line without spaces at its ends")
-        if prompt in seen:
-            raise SuiteError(f"{where}: the prompt stands twice")
-        seen.add(prompt)
-        items.append(SuiteItem(prompt, answer, row))
-    return tuple(items)
+    for number, item in enumerate(items, 1):
+        if item.prompt in seen:
+            raise SuiteError(f"{relative} line {number}: the prompt stands twice")
+        seen.add(item.prompt)
+    return items
+
+
+def _parse_item(line: bytes, where: str) -> SuiteItem:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise SuiteError(f"{where}: not a JSON object") from None
+    if not isinstance(row, dict) or set(row) - _ITEM_KEYS:
+        raise SuiteError(f"{where}: must be a JSON object with no keys but {sorted(_ITEM_KEYS)}")
+    prompt = check_text(row.pop("prompt", None), f"{where}: prompt", MAX_PROMPT_CHARS)
+    answer = check_text(row.pop("answer", None), f"{where}: answer", MAX_ANSWER_CHARS)
+    if answer != answer.strip() or "\n" in answer:
+        raise SuiteError(f"{where}: the answer must be one line without spaces at its ends")
+    if _ISO_DATE.fullmatch(answer):
+        raise SuiteError(f"{where}: the answer must not begin with a date like 2001-12-31; write dates in another form")
+    if "task" in row:
+        check_text(row["task"], f"{where}: task", 64)
+    if "level" in row and type(row["level"]) is not int:
+        raise SuiteError(f"{where}: level must be an integer")
+    return SuiteItem(prompt, answer, row)
