@@ -1,17 +1,29 @@
-"""Command line of the evaluator: ``python -m tiltyard_eval COMMAND``."""
+"""Command line of the evaluator: ``python -m tiltyard_eval COMMAND``.
 
-from __future__ import annotations
+Exit status: 0 done, 2 the submission's fault (or, of the suite commands, wrong input), 3 ours or the command line's.
+"""
 
 import argparse
 import sys
+from typing import Any, NoReturn
 
-from tiltyard_eval.commands import suites
+from tiltyard_eval.commands import run, suites
+from tiltyard_eval.errors import EXIT_OURS
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse leaves with 2, which here means that a submission is at fault."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_OURS, f"{self.prog}: error: {message}\n")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments and run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tiltyard_eval", description="Tiltyard's evaluator")
-    subparsers = parser.add_subparsers(dest="command", required=True)
+    parser = _Parser(prog="python -m tiltyard_eval", description="Tiltyard's evaluator")
+    subparsers: argparse._SubParsersAction[Any] = parser.add_subparsers(dest="command", required=True)
+    run.add_commands(subparsers)
     suites.add_commands(subparsers)
     args = parser.parse_args(argv)
     return int(args.func(args))
