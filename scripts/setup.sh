@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 profile=${1:-demo}
 case $profile in
-    demo) extras=web,eval,suites,sandbox ;;
+    demo) extras=web,eval,suites,sandbox,baselines ;;  # the base images are filled from .venv
     test) extras=web,eval,suites,sandbox,baselines,kernels,dev ;;
     *) echo "usage: scripts/setup.sh [demo|test]" >&2; exit 2 ;;
 esac
