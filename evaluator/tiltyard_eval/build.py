@@ -22,7 +22,7 @@ import yaml
 from tiltyard_eval.generators.core import GeneratorError, Item, Rng, get_family
 from tiltyard_eval.generators.mix import TaskSpec, parse_tasks, read_yaml
 from tiltyard_eval.identity import sha256_of
-from tiltyard_eval.suite import Suite, SuiteError, commitment_of, lock_suite
+from tiltyard_eval.suite import Suite, SuiteError, check_secret, commitment_of, lock_suite
 from tiltyard_eval.suite.reading import MAX_ITEMS_PER_TASK, check_name, check_text
 from tiltyard_eval.suite.task_yaml import MAX_GEN_TOKS, task_yaml
 
@@ -79,7 +79,8 @@ def build_suite(recipe: Recipe, secret: bytes, out: Path, exclude: AbstractSet[s
     Args:
         recipe: What to make.
         secret: At least 16 bytes; keep it until the round is over.
-        out: The folder to make; must not exist. It appears complete or not at all.
+        out: The folder to make; must not exist. It appears complete or not at all, readable by every user, because
+            an evaluator that runs as another user mounts it: keep a hidden suite in a private parent folder.
         exclude: Prompts that must not occur, such as those of the open suite.
 
     Raises:
@@ -97,12 +98,21 @@ def build_suite(recipe: Recipe, secret: bytes, out: Path, exclude: AbstractSet[s
     try:
         _write(work, recipe, data, commitment_of(secret))
         lock_suite(work)
-        work.chmod(0o755 if recipe.visibility == "open" else 0o700)
+        _make_readable(work)
         work.rename(out)
     except BaseException:  # also on an interrupt: leave no half-made folder behind
         shutil.rmtree(work, ignore_errors=True)
         raise
     return lock_suite(out)
+
+
+def check_origin(suite: Suite, recipe: Recipe, secret: bytes, exclude: AbstractSet[str] = frozenset()) -> None:
+    """Raise ``SuiteError`` unless building anew from the revealed secret gives exactly this suite."""
+    check_secret(suite, secret)
+    with tempfile.TemporaryDirectory(prefix="tiltyard-suite-") as folder:
+        rebuilt = build_suite(recipe, secret, Path(folder) / "suite", exclude)
+    if rebuilt.sha256 != suite.sha256:
+        raise SuiteError(f"suite {suite.name!r} is not what this recipe, secret and exclusion give")
 
 
 def task_seed(secret: bytes, recipe: Recipe, task: str) -> int:
@@ -168,6 +178,11 @@ def _write(folder: Path, recipe: Recipe, data: dict[str, list[Item]], commitment
         _write_yaml(folder / "tasks" / f"{task.name}.yaml", task_yaml(task.name, task.title, recipe.max_gen_toks))
         lines = "".join(item.to_json() + "\n" for item in data[task.name])
         (folder / "data" / f"{task.name}.jsonl").write_text(lines, encoding="ascii", newline="\n")
+
+
+def _make_readable(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _write_yaml(path: Path, data: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiltyard_eval.build import MIN_SECRET_BYTES, build_suite, load_recipe
+from tiltyard_eval.build import MIN_SECRET_BYTES, build_suite, check_origin, load_recipe
 from tiltyard_eval.files import write_atomically
 from tiltyard_eval.generators.core import REGISTRY, GeneratorError
 from tiltyard_eval.generators.mix import draw_mix, load_mix
@@ -40,6 +40,8 @@ def add_commands(subparsers: Subparsers) -> None:
     verify = actions.add_parser("verify", help="check a suite against its lock and, when given, its secret")
     verify.add_argument("suite", type=Path)
     verify.add_argument("--secret-file", type=Path, help="the revealed secret; must match the commitment")
+    verify.add_argument("--recipe", type=Path, help="with the secret: build anew from this recipe and compare")
+    _add_exclude(verify)
     verify.set_defaults(func=_reporting(_verify))
 
 
@@ -112,8 +114,13 @@ def _build(args: argparse.Namespace) -> None:
 
 def _verify(args: argparse.Namespace) -> None:
     suite = verify_suite(args.suite)
+    if args.recipe and not args.secret_file:
+        raise SuiteError("--recipe needs --secret-file: both make the suite")
     if args.secret_file:
-        check_secret(suite, _read_secret(args.secret_file))
+        secret = _read_secret(args.secret_file)
+        check_secret(suite, secret)
+        if args.recipe:
+            check_origin(suite, load_recipe(args.recipe), secret, _excluded(args.exclude))
     _report(suite)
 
 
