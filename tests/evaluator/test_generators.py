@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,11 @@ def test_every_frame_ends_where_the_answer_begins() -> None:
     for frame in FRAMES.values():
         assert frame.count("{question}") == 1
         assert frame.endswith(":")
+
+
+def test_the_reference_lists_every_family_and_frame() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "suites.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, flags=re.MULTILINE)
+    listed = {name: group.strip() for name, group in rows}
+    assert {name: listed.get(name) for name in REGISTRY} == {name: fam.group for name, fam in REGISTRY.items()}
+    assert set(FRAMES) <= set(listed)
