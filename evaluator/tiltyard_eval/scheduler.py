@@ -29,13 +29,14 @@ class AskLimits:
         in_flight: Requests open at once.
         deadline_at: Clock time (`time.monotonic`) at which the run is over, or None.
         max_fault_share: Share of the questions (0..1) that may go unanswered before the run fails as a whole.
-        max_timeouts_in_a_row: Requests that may time out, none succeeding in between, before the server counts as hung.
+        max_losses_in_a_row: Requests that may get no complete answer, none succeeding in between, before the server
+            counts as hung or gone.
     """
 
     in_flight: int
     deadline_at: float | None
     max_fault_share: float
-    max_timeouts_in_a_row: int = 3
+    max_losses_in_a_row: int = 3
 
 
 class Scheduler:
@@ -61,7 +62,7 @@ class Scheduler:
         self._on_progress = on_progress
         self._total = 0
         self._faults: Counter[str] = Counter()
-        self._timeouts_in_a_row = 0
+        self._losses_in_a_row = 0
         self.answers: dict[str, Answer] = {}
 
     async def ask_all(self, batches: Sequence[Batch], finished: Mapping[int, Sequence[Answer]]) -> None:
@@ -147,11 +148,12 @@ class Scheduler:
             texts = self._adapter.texts(answer, len(questions))
         except Unreachable as fault:
             await self._check_alive(fault)
+            self._count_loss(fault)
             raise
         except AnswerFault as fault:
-            self._count_timeout(fault)
+            self._count_loss(fault)
             raise
-        self._timeouts_in_a_row = 0
+        self._losses_in_a_row = 0
         return [Answer(clip(text, settings), None, _since(started)) for text in texts]
 
     async def _check_alive(self, fault: Unreachable) -> None:
@@ -160,16 +162,15 @@ class Scheduler:
                 "crashed", f"The server was ready but stopped answering and did not come back: {fault.message}."
             ) from fault
 
-    def _count_timeout(self, fault: AnswerFault) -> None:
-        if fault.kind != "timeout":
-            self._timeouts_in_a_row = 0
+    def _count_loss(self, fault: AnswerFault) -> None:
+        if fault.kind not in {"timeout", "connection"}:
+            self._losses_in_a_row = 0
             return
-        self._timeouts_in_a_row += 1
-        if self._timeouts_in_a_row >= self._limits.max_timeouts_in_a_row:
+        self._losses_in_a_row += 1
+        if self._losses_in_a_row >= self._limits.max_losses_in_a_row:
             raise RunFailed(
-                "time_limit",
-                f"{self._timeouts_in_a_row} requests in a row got no complete answer within "
-                f"{self._client.limits.request_timeout_s:g} s each.",
+                "time_limit" if fault.kind == "timeout" else "crashed",
+                f"{self._losses_in_a_row} requests in a row got no complete answer; of the last one, {fault.message}.",
             ) from fault
 
 

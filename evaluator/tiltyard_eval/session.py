@@ -25,15 +25,23 @@ class Session:
         journal: Open; what it holds is not asked again.
         facts: Filled in on the way.
         reporter: Told of stages and progress.
+        retry: Pauses between tries; the default waits some six seconds in all.
     """
 
-    def __init__(self, config: RunConfig, journal: Journal, facts: RunFacts, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        journal: Journal,
+        facts: RunFacts,
+        reporter: Reporter,
+        retry: RetryPolicy | None = None,
+    ) -> None:
         self._config = config
         self._journal = journal
         self._facts = facts
         self._reporter = reporter
         self._adapter: Adapter = make_adapter(config.adapter)
-        self._retry = RetryPolicy()
+        self._retry = retry or RetryPolicy()
         self._deadline_at = None if config.deadline_s is None else facts.started_s + config.deadline_s
         self._ready = False
         self._capabilities: Capabilities | None = None

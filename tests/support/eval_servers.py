@@ -20,8 +20,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-Body = bytes
-
 
 class State:
     """What the handlers share: options, the count of generation requests, and a lock for both."""
@@ -52,12 +50,12 @@ DOCUMENTS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "surrogate": lambda choices: {"choices": [{**choice, "text": "\ud800"} for choice in choices]},
     "long_text": lambda choices: {"choices": [{**choice, "text": " a" * 8000} for choice in choices]},
     "wrong_count": lambda choices: {"choices": [*choices, choices[0]]},
-    "no_choices": lambda choices: {"choices": []},
+    "no_choices": lambda _choices: {"choices": []},
     "missing_index": lambda choices: {"choices": [{"text": choice["text"]} for choice in choices]},
     "bool_index": lambda choices: {"choices": [{**choice, "index": False} for choice in choices]},
     "duplicate_index": lambda choices: {"choices": [{**choice, "index": 0} for choice in choices]},
-    "not_an_object": lambda choices: [1, 2, 3],
-    "error_document": lambda choices: {"error": {"message": "model not loaded"}},
+    "not_an_object": lambda _choices: [1, 2, 3],
+    "error_document": lambda _choices: {"error": {"message": "model not loaded"}},
     "reversed": lambda choices: {"choices": choices[::-1]},
 }
 RAW: dict[str, bytes] = {
@@ -75,8 +73,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: State
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the parent's parameter
-        return None
+    def log_request(self, *_args: Any) -> None:
+        """Say nothing; requests are in the log file."""
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -97,40 +95,65 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps(self._document(body)).encode())
 
     def _misbehave(self, name: str, body: dict[str, Any]) -> None:
-        prompts = _prompts(body)
         if name in DOCUMENTS:
-            self._send(200, json.dumps(DOCUMENTS[name](self._choices(prompts))).encode())
+            self._send(200, json.dumps(DOCUMENTS[name](self._choices(_prompts(body)))).encode())
         elif name in RAW:
             self._send(200, RAW[name])
         elif name in STATUSES:
             self._send(STATUSES[name], b"{}", {"Location": "http://127.0.0.1:1/"})
-        elif name == "content_type":
-            self._send(200, json.dumps(self._document(body)).encode(), {"Content-Type": "text/html"})
-        elif name == "gzip":
-            self._send(200, b"\x1f\x8b", {"Content-Encoding": "gzip"})
-        elif name == "crash":
-            os._exit(1)
-        elif name == "hang":
-            threading.Event().wait()
-        elif name == "drip":
-            self._drip()
-        elif name == "endless":
-            self._endless()
-        elif name == "cut":
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-        elif name == "not_http":
-            self.wfile.write(b"SSH-2.0-nonsense\r\n\r\n")
-            self.close_connection = True
-        elif name == "single_only" and len(prompts) == 1:
-            self._send(200, json.dumps(self._document(body)).encode())
-        elif name == "single_only":
-            self._send(400, b"{}")
-        elif name == "bad_for":  # refuses the prompts whose answer in the table is this word
-            bad = any(self.state.answers.get(prompt) == "REFUSE" for prompt in prompts)
-            self._send(500 if bad else 200, json.dumps(self._document(body)).encode())
         else:
-            raise AssertionError(f"no behaviour {name}")
+            getattr(self, f"_behave_{name}")(body)
+
+    def _behave_content_type(self, body: dict[str, Any]) -> None:
+        self._send(200, json.dumps(self._document(body)).encode(), {"Content-Type": "text/html"})
+
+    def _behave_gzip(self, _body: dict[str, Any]) -> None:
+        self._send(200, b"\x1f\x8b", {"Content-Encoding": "gzip"})
+
+    def _behave_crash(self, _body: dict[str, Any]) -> None:
+        os._exit(1)
+
+    def _behave_hang(self, _body: dict[str, Any]) -> None:
+        threading.Event().wait()
+
+    def _behave_cut(self, _body: dict[str, Any]) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    def _behave_not_http(self, _body: dict[str, Any]) -> None:
+        self.wfile.write(b"SSH-2.0-nonsense\r\n\r\n")
+        self.close_connection = True
+
+    def _behave_single_only(self, body: dict[str, Any]) -> None:
+        several = len(_prompts(body)) > 1
+        self._send(400 if several else 200, json.dumps(self._document(body)).encode())
+
+    def _behave_refuse(self, body: dict[str, Any]) -> None:
+        """500 for every request with a prompt whose answer in the table is REFUSE."""
+        refused = any(self.state.answers.get(prompt) == "REFUSE" for prompt in _prompts(body))
+        self._send(500 if refused else 200, json.dumps(self._document(body)).encode())
+
+    def _behave_busy_once(self, body: dict[str, Any]) -> None:
+        """503 for every second request."""
+        self._send(503 if self.state.requests % 2 else 200, json.dumps(self._document(body)).encode())
+
+    def _behave_drip(self, _body: dict[str, Any]) -> None:
+        self._head(200, {"Content-Length": "100000"})
+        self._write_until_closed(b" ", pause_s=0.05)
+
+    def _behave_endless(self, _body: dict[str, Any]) -> None:
+        self._head(200, {"Connection": "close"})
+        self._write_until_closed(b" " * 65536, pause_s=0.0)
+
+    def _write_until_closed(self, chunk: bytes, *, pause_s: float) -> None:
+        self.close_connection = True
+        try:
+            while True:
+                self.wfile.write(chunk)
+                self.wfile.flush()
+                time.sleep(pause_s)
+        except OSError:
+            return
 
     def _document(self, body: dict[str, Any]) -> dict[str, Any]:
         choices = self._choices(_prompts(body))
@@ -144,31 +167,13 @@ class Handler(BaseHTTPRequestHandler):
             for index, prompt in enumerate(prompts)
         ]
 
-    def _drip(self) -> None:
-        self._head(200, {"Content-Length": "100000"})
-        try:
-            while True:
-                self.wfile.write(b" ")
-                self.wfile.flush()
-                time.sleep(0.05)
-        except OSError:
-            self.close_connection = True
-
-    def _endless(self) -> None:
-        self._head(200, {"Connection": "close"})
-        try:
-            while True:
-                self.wfile.write(b" " * 65536)
-        except OSError:
-            self.close_connection = True
-
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
 
-    def _send(self, status: int, body: Body, headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self._head(status, {"Content-Length": str(len(body)), **(headers or {})})
         self.wfile.write(body)
 
@@ -197,7 +202,8 @@ def running_server(
     try:
         deadline = time.monotonic() + 30
         while not (port_file.exists() and port_file.read_text().endswith("\n")):
-            assert time.monotonic() < deadline and process.poll() is None, "the test server did not start"
+            assert process.poll() is None, "the test server ended"
+            assert time.monotonic() < deadline, "the test server did not start"
             time.sleep(0.01)
         yield f"http://127.0.0.1:{port_file.read_text().strip()}"
     finally:
