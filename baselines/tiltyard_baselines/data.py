@@ -53,7 +53,7 @@ def _parse_item(line: str, where: str) -> Item:
 
 @dataclass(frozen=True)
 class EncodedItems:
-    """Tokens of many items end to end: item i is ``tokens[starts[i]:starts[i + 1]]``, its answer from ``answers[i]``."""
+    """Tokens of items end to end: item i is ``tokens[starts[i]:starts[i + 1]]``, its answer from ``answers[i]``."""
 
     tokens: NDArray[np.uint16]
     starts: NDArray[np.int64]

@@ -9,7 +9,7 @@ Builds the tokenizer from the data, trains, and writes a checkpoint that transfo
 import argparse
 import dataclasses
 import json
-import random
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tiltyard_baselines.data import batches, encode_items, read_items
 from tiltyard_baselines.plot import plot_loss
 from tiltyard_baselines.tokenizer import build_tokenizer
 from tiltyard_baselines.training import Schedule, build_optimizers, train
+
+logger = logging.getLogger(__name__)
 
 TOKENIZER_SAMPLE_ITEMS = 40_000
 
@@ -52,10 +54,12 @@ def save_checkpoint(model: Any, tokenizer: Any, out: Path) -> None:
     config = json.loads(config_path.read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
     config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which another user could not read
 
 
 def main() -> None:
     options = _parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("high")
@@ -66,12 +70,13 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     items = read_items(options.data)
-    sample = random.Random(options.seed).sample(items, min(TOKENIZER_SAMPLE_ITEMS, len(items)))
-    tokenizer = build_tokenizer(sample)
+    tokenizer = build_tokenizer(items[:TOKENIZER_SAMPLE_ITEMS])
     data = encode_items(items, tokenizer, preset.model.context_tokens)
     model = build_model(preset.model, tokenizer).to(device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{len(data)} items, {len(data.tokens)} tokens, vocabulary {len(tokenizer)}, {parameters} parameters")
+    logger.info(
+        "%d items, %d tokens; vocabulary %d; %d parameters", len(data), len(data.tokens), len(tokenizer), parameters
+    )
 
     steps = train(
         torch.compile(model) if options.compile else model,
@@ -85,7 +90,7 @@ def main() -> None:
     )
     save_checkpoint(model, tokenizer, options.out)
     plot_loss(options.out / "loss.jsonl", options.out / "loss.svg")
-    print(f"{steps} steps; checkpoint in {options.out}")
+    logger.info("%d steps; checkpoint in %s", steps, options.out)
 
 
 def _parse_arguments() -> argparse.Namespace:

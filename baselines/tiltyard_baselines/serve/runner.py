@@ -1,0 +1,77 @@
+"""Forward passes of the model: prefill, decode, score. B rows, T tokens, V vocabulary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tiltyard_baselines.serve.cache import SlotCache
+
+
+class ModelRunner:
+    """A decoder-only transformers model with a cache of ``slots`` rows; used from one thread."""
+
+    def __init__(self, model: Any, tokenizer: Any, slots: int, max_context_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.slots = slots
+        self.context_tokens = min(max_context_tokens, model.config.max_position_embeddings)
+        self.vocabulary_size: int = model.config.vocab_size
+        self.device: torch.device = model.device
+        self._decoder = model.get_decoder()
+        self._head = model.get_output_embeddings()
+        self._cache = SlotCache(model.config, slots, self.context_tokens, model.dtype, model.device)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of ``text``; an empty text becomes the end-of-text token, which starts a document."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) or (self.tokenizer.eos_token_id,)
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Sequence[int]], first_row: int) -> Tensor:
+        """Fill cache rows from ``first_row`` on with prompts and return the next-token logits (B, V) in fp32."""
+        self._cache.start_prefill(first_row)
+        hidden = self._hidden(prompts, self._cache)
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        return self._logits(hidden[torch.arange(len(prompts), device=self.device), last])
+
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """Append one token to each of the first B rows, holding ``lengths`` tokens so far; return logits (B, V)."""
+        lengths_B = torch.tensor(lengths, device=self.device)  # noqa: N806  shape suffix
+        self._cache.start_decode(lengths_B)
+        seen = torch.arange(int(max(lengths)) + 1, device=self.device)
+        hidden = self._decoder(
+            input_ids=torch.tensor(tokens, device=self.device)[:, None],
+            position_ids=lengths_B[:, None],
+            attention_mask=(seen <= lengths_B[:, None])[:, None, None],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return self._logits(hidden[:, 0])
+
+    @torch.inference_mode()
+    def all_logits(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return the logits (T_i, V) at every position of every text; leaves the cache alone."""
+        hidden = self._hidden(texts, None)
+        return [self._logits(row[: len(text)]) for row, text in zip(hidden, texts, strict=True)]
+
+    def move_row(self, source: int, target: int) -> None:
+        self._cache.move_row(source, target)
+
+    def _hidden(self, texts: Sequence[Sequence[int]], cache: SlotCache | None) -> Tensor:
+        # Padding stands on the right, where the causal mask hides it from every real token.
+        length = max(len(text) for text in texts)
+        padded = torch.tensor([[*text, *([0] * (length - len(text)))] for text in texts], device=self.device)
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+        output: Tensor = self._decoder(
+            input_ids=padded,
+            position_ids=torch.arange(length, device=self.device).expand(len(texts), length),
+            attention_mask=causal.expand(len(texts), 1, length, length),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return output
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._head(hidden)
+        return logits.float()
