@@ -6,6 +6,7 @@ Run it beside Redis and Docker, as `make demo` does. Doing it again repeats no w
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from tiltyard.demo import interrupts, place
 
@@ -16,7 +17,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="stop when the baselines are scored")
     options = parser.parse_args()
     interrupts.install()
-    settings = place.prepare()
+    settings = place.prepare(Path(os.environ.get("TILTYARD_DATA_DIR", place.REPOSITORY_DIR / "var")))
     os.environ |= settings.environment  # before Django reads its settings
     import django  # noqa: PLC0415
 

@@ -14,7 +14,10 @@ from tiltyard.demo.place import REPOSITORY_DIR
 from tiltyard.leaderboards.ranking import ranking_basis
 from tiltyard.submissions.intake import accept_upload, queue_run
 from tiltyard.submissions.models import Run, Submission
-from tiltyard.submissions.states import RunState
+from tiltyard.submissions.states import ACTIVE, RunState
+from tiltyard.worker.execution import retry_or_fail
+from tiltyard.worker.strays import sweep_strays
+from tiltyard_sandbox.engine import connect
 
 BUNDLE_DIR = REPOSITORY_DIR / "competitions" / "demo"
 BASELINES_DIR = REPOSITORY_DIR / "baselines" / "submissions"
@@ -44,6 +47,17 @@ def ensure_baselines(organiser: User, competition: Competition) -> list[Run]:
     """Hand in each baseline once; returns the run of each that counts, or will."""
     track = competition.tracks.order_by("order").get(needs_gpu=False)
     return [_ensure_baseline(organiser, track, BASELINES_DIR / name) for name in BASELINES]
+
+
+def settle() -> None:
+    """Queue again what a worker that is gone held, and remove its containers. Call it while no worker runs."""
+    for run in Run.objects.filter(state__in=ACTIVE):
+        retry_or_fail(run)
+    client = connect()
+    try:
+        sweep_strays(client)
+    finally:
+        client.close()
 
 
 def _ensure_baseline(organiser: User, track: Track, folder: Path) -> Run:

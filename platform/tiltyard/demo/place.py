@@ -30,9 +30,9 @@ class DemoPlace:
         return self.data_dir / "log"
 
 
-def prepare() -> DemoPlace:
+def prepare(data_dir: Path) -> DemoPlace:
     """Choose a port, and draw the secrets the first time; they stay in the data directory, for this account only."""
-    data_dir = Path(os.environ.get("TILTYARD_DATA_DIR", REPOSITORY_DIR / "var")).resolve()
+    data_dir = data_dir.resolve()
     (data_dir / "log").mkdir(parents=True, exist_ok=True)
     kept = _kept_secrets(data_dir / "demo-secrets.json")
     port = free_port()

@@ -1,6 +1,7 @@
 """The demo's own processes: the web server and two workers. Each is ended by its process id."""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -78,7 +79,12 @@ def started(place: DemoPlace, name: str, command: list[str]) -> Iterator[Running
     log_path = place.log_dir / f"{name}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | place.environment,
         )
     running = Running(name, process, log_path)
     try:

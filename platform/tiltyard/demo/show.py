@@ -20,6 +20,7 @@ from tiltyard.submissions.intake import UploadRefused
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
 from tiltyard.worker.publishing import publish
+from tiltyard_sandbox.verdicts import InfraFault
 
 
 class DemoError(Exception):
@@ -36,7 +37,9 @@ def run(place: DemoPlace, *, once: bool) -> int:
             call_command("migrate", verbosity=0)
             organiser = content.ensure_users(place.passwords)
             competition = content.import_competition()
+            content.settle()
         with contextlib.ExitStack() as stack:
+            stack.callback(content.settle)
             with _stage("web server and workers"):
                 children = _start(stack, place, competition)
             _say(f"You can watch it: {place.address}{competition.get_absolute_url()}")
@@ -48,7 +51,7 @@ def run(place: DemoPlace, *, once: bool) -> int:
                 raise DemoError("\n".join(f"{run.submission.name}: {run.failure_message}" for run in unscored))
             if not once:
                 _serve(place, children)
-    except (BundleError, UploadRefused, processes.ProcessError) as error:
+    except (BundleError, UploadRefused, processes.ProcessError, InfraFault) as error:
         raise DemoError(str(error)) from error
     return 0
 
