@@ -1,0 +1,40 @@
+"""`tiltyard competitions` and `tiltyard leaderboard`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tiltyard.cli.options import JsonOption, ServerOption, Session, TrackOption
+from tiltyard.cli.tables import leaderboard_table, table
+
+
+def competitions(server: ServerOption = None, json_mode: JsonOption = False) -> None:
+    """List the competitions of a server."""
+    session = Session.open(server, json_mode=json_mode)
+    with session.client() as client:
+        found = client.competitions()
+    session.output.document({"competitions": found})
+    if not found:
+        session.output.say(f"{session.server} has no competition.")
+        return
+    rows = [[row.get("slug"), row.get("title"), _phase(row), row.get("summary")] for row in found]
+    session.output.show(table(["Slug", "Title", "Phase", "Summary"], rows))
+
+
+def leaderboard(
+    competition: Annotated[str, typer.Argument(metavar="COMPETITION", help="The competition's slug.")],
+    track: TrackOption = None,
+    server: ServerOption = None,
+    json_mode: JsonOption = False,
+) -> None:
+    """Show a competition's leaderboard."""
+    session = Session.open(server, json_mode=json_mode)
+    with session.client() as client:
+        board = client.leaderboard(competition, track)
+    session.output.document(board)
+    session.output.show(leaderboard_table(board))
+
+
+def _phase(competition: dict[str, Any]) -> str:
+    phase = competition.get("current_phase")
+    return str(phase.get("title") if isinstance(phase, dict) else phase or "closed")
