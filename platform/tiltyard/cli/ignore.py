@@ -76,7 +76,7 @@ def _parse(line: str) -> tuple[re.Pattern[str], bool] | None:
         # A pattern that matches a folder also covers everything below it.
         return re.compile(_translate("/".join(parts)) + r"(?:/.*)?", re.DOTALL), is_exception
     except re.error:
-        raise CliError(f".dockerignore: {text!r} has an unfinished [ ]. Mend the line.") from None
+        raise CliError(f".dockerignore: {text!r} has a [ ] that makes no sense. Mend the line.") from None
 
 
 _TOKEN: Final = re.compile(r"\*\*/?|\*|\?|\[\^?(?:\\.|[^\]\\])+\]|\\.|.", re.DOTALL)
@@ -87,9 +87,11 @@ def _translate(pattern: str) -> str:
     fixed = {"**/": r"(?:[^/]+/)*", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
     parts = []
     for token in _TOKEN.findall(pattern):
+        if token == "[":
+            raise re.error("a [ without its ]")
         if token in fixed:
             parts.append(fixed[token])
-        elif token.startswith("[") and len(token) > 1:
+        elif token.startswith("["):
             parts.append(token)
         else:
             parts.append(re.escape(token[1:] if token.startswith("\\") and len(token) == 2 else token))
