@@ -1,8 +1,13 @@
-"""The ASGI entry point of the web process."""
+"""The ASGI entry point, for uvicorn and gunicorn's uvicorn worker."""
 
 import os
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tiltyard.settings")
-application = get_asgi_application()
+
+django_application = get_asgi_application()
+
+from tiltyard.submissions.uploads import UploadSizeLimit  # noqa: E402 - needs Django to be set up
+
+application = UploadSizeLimit(django_application)

@@ -1,5 +1,6 @@
 """Django's settings. What differs between machines comes from the environment (docs/reference/settings.md)."""
 
+import hashlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,6 +40,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "django_htmx",
+    "ninja",
     "tiltyard.accounts",
     "tiltyard.competitions",
     "tiltyard.submissions",
@@ -48,6 +50,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "tiltyard.submissions.uploads.upload_size_middleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -154,18 +157,54 @@ WHITENOISE_USE_FINDERS = not PRODUCTION
 ARTEFACT_DIR = env_path("TILTYARD_ARTEFACT_DIR", DATA_DIR / "artefacts")
 UPLOAD_DIR = env_path("TILTYARD_UPLOAD_DIR", DATA_DIR / "uploads")
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR)
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 UPLOAD_BYTES_MAX = env_int("TILTYARD_UPLOAD_BYTES_MAX", 1 << 30)
 SUITE_DIR = env_path("TILTYARD_SUITE_DIR", DATA_DIR / "suites")
 WORK_DIR = env_path("TILTYARD_WORK_DIR", DATA_DIR / "work")
-for directory in (ARTEFACT_DIR, UPLOAD_DIR, SUITE_DIR, WORK_DIR):
+# From these the hidden suites are drawn; back them up, and let nobody read them before a round is over.
+SECRETS_DIR = env_path("TILTYARD_SECRETS_DIR", DATA_DIR / "secrets")
+for directory in (ARTEFACT_DIR, UPLOAD_DIR, SUITE_DIR, WORK_DIR, SECRETS_DIR):
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 REDIS_URL = env_str("TILTYARD_REDIS_URL", "redis://127.0.0.1:6379/0")
-CELERY_BROKER_URL = REDIS_URL
 EVALUATOR_IMAGE = env_str("TILTYARD_EVALUATOR_IMAGE", "tiltyard/evaluator:local")
-WORKER_QUEUES = env_list("TILTYARD_WORKER_QUEUES", ["cpu"])
+# Labels this site's containers, so that a worker never touches those of another site on the same engine.
+INSTANCE = env_str(
+    "TILTYARD_INSTANCE", hashlib.sha256(f"{DATABASES['default']['NAME']} {DATA_DIR}".encode()).hexdigest()[:12]
+)
+WORKER_GPU_UUID = env_str("TILTYARD_WORKER_GPU_UUID", "")  # of the one GPU that this worker hands to submissions
 RUN_LEASE_S = env_int("TILTYARD_RUN_LEASE_S", 60)
 RUN_ATTEMPTS_MAX = env_int("TILTYARD_RUN_ATTEMPTS_MAX", 3)
+RUN_DEADLINE_S = env_int("TILTYARD_RUN_DEADLINE_S", 6 * 3600)  # one attempt, all stages: a backstop behind theirs
+QUEUE_DEADLINE_S = env_int("TILTYARD_QUEUE_DEADLINE_S", 7 * 24 * 3600)
+QUEUE_REPUBLISH_S = env_int("TILTYARD_QUEUE_REPUBLISH_S", 120)
+
+# Runs go to their track's queue: `celery -A tiltyard worker -Q cpu -c 1` beside each engine or GPU. The periodic
+# jobs go to a queue of their own, so that an evaluation cannot delay them: `celery -A tiltyard worker -B -Q maintenance
+# -c 1`, once in the whole system.
+MAINTENANCE_QUEUE = "maintenance"
+CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # A message that is not acknowledged for this long is delivered again, so it must outlast the longest run.
+    "visibility_timeout": RUN_DEADLINE_S + 3600,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 5,
+    "max_retries": 1,
+}
+CELERY_TASK_DEFAULT_QUEUE = MAINTENANCE_QUEUE
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = RUN_DEADLINE_S + 600
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE = {
+    "publish-queued": {"task": "tiltyard.publish_queued", "schedule": 15.0, "options": {"expires": 60}},
+    "reap-expired": {"task": "tiltyard.reap_expired", "schedule": 15.0, "options": {"expires": 60}},
+}
 
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True

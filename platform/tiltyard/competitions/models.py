@@ -9,6 +9,8 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from tiltyard_sandbox.limits import Limits
+
 
 class CompetitionQuerySet(models.QuerySet["Competition"]):
     def visible(self) -> Self:
@@ -26,6 +28,10 @@ class Competition(models.Model):
     allowed_training_data = models.TextField(blank=True)
     # Images that may stand in a submission's FROM; the first is the default for the build argument BASE.
     base_images = models.JSONField(default=list)
+    # The largest file that may be uploaded; 0 leaves it to the site's UPLOAD_BYTES_MAX.
+    upload_bytes_max = models.BigIntegerField(default=0)
+    # Handed to the evaluator with every run, here and on a participant's machine, so that both ask alike.
+    evaluation_seed = models.PositiveIntegerField(default=0)
     bundle_sha256 = models.CharField(max_length=64, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -39,6 +45,11 @@ class Competition(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("competition", args=[self.slug])
+
+    @property
+    def upload_limit_bytes(self) -> int:
+        site_limit = int(settings.UPLOAD_BYTES_MAX)
+        return min(self.upload_bytes_max, site_limit) if self.upload_bytes_max else site_limit
 
     def current_phase(self, now: datetime) -> "Phase | None":
         return self.phases.filter(starts_at__lte=now, ends_at__gt=now).order_by("order").first()
@@ -72,6 +83,7 @@ class Track(models.Model):
         max_length=40, default="cpu", help_text="The Celery queue whose workers have this hardware."
     )
     needs_gpu = models.BooleanField(default=False)
+    # The fields of tiltyard_sandbox.limits.Limits but for the GPU's UUID, which each worker knows of itself.
     limits = models.JSONField(default=dict)
     order = models.PositiveSmallIntegerField(default=0)
 
@@ -81,6 +93,9 @@ class Track(models.Model):
 
     def __str__(self) -> str:
         return f"{self.competition}: {self.title}"
+
+    def sandbox_limits(self, gpu_uuid: str | None = None) -> Limits:
+        return Limits.from_mapping({**self.limits, "gpu_uuid": gpu_uuid})
 
 
 class Phase(models.Model):
@@ -116,7 +131,7 @@ class Suite(models.Model):
     title = models.CharField(max_length=120)
     version = models.CharField(max_length=40)
     visibility = models.CharField(max_length=6, choices=Visibility.choices)
-    sha256 = models.CharField(max_length=64)
+    sha256 = models.CharField(max_length=64)  # as in suite.lock, hexadecimal digits only
     # Its share in the ranking score; the shares of a competition's active suites are normalised to 1.
     weight = models.FloatField(default=1.0)
     # As in suite.yaml: [{"name", "title", "family", "weight", "items"}]. No question is ever stored in the database.
@@ -139,3 +154,12 @@ class Suite(models.Model):
     @property
     def is_hidden(self) -> bool:
         return self.visibility == self.Visibility.HIDDEN
+
+    @property
+    def archive(self) -> Path:
+        """An open suite's files as one .tar.gz, for participants to download."""
+        return Path(settings.SUITE_DIR) / f"{self.sha256}.tar.gz"
+
+    @property
+    def item_count(self) -> int:
+        return sum(int(task["items"]) for task in self.tasks)

@@ -1,0 +1,191 @@
+"""Import a competition from its bundle: a folder with competition.yaml, pages in Markdown, and suites.
+
+An import makes the database say what the bundle says. Importing the same bundle twice changes nothing.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from django.db import transaction
+from django.db.models import Model, ProtectedError, QuerySet
+
+from tiltyard.competitions.models import Competition, Page, Phase, Suite, Track
+from tiltyard.competitions.schema import FILE_NAME, BundleError, BundleFile, SuiteEntry, TrackEntry, read_bundle_file
+from tiltyard.competitions.suite_store import content_name, draw_suite, install_suite, read_published
+from tiltyard_eval import suite as suites
+
+__all__ = ["BundleError", "import_bundle"]
+
+_PAGE_BYTES_MAX = 1 << 20
+M = TypeVar("M", bound=Model)
+
+
+def import_bundle(directory: Path, *, secrets_dir: Path) -> Competition:
+    """Create or update the competition that `directory` describes.
+
+    Args:
+        directory: The bundle.
+        secrets_dir: Where the secrets of drawn suites are kept, one file each, readable by this account only.
+
+    Raises:
+        BundleError: When anything is wrong with the bundle; nothing has been changed then.
+    """
+    bundle = read_bundle_file(directory)
+    pages = [_read_page(directory, entry.file) for entry in bundle.pages]
+    with tempfile.TemporaryDirectory(prefix="tiltyard-suites-") as scratch:
+        loaded = _load_suites(directory, bundle, secrets_dir / bundle.slug, Path(scratch))
+        for suite in loaded:
+            install_suite(suite)
+        with transaction.atomic():
+            competition = _save_competition(bundle, _bundle_sha256(directory, pages, loaded))
+            _save_pages(competition, bundle, pages)
+            _save_tracks(competition, bundle)
+            _save_phases(competition, bundle)
+            _save_suites(competition, bundle.suites, loaded)
+    return competition
+
+
+def _inside(directory: Path, relative: str) -> Path:
+    path = (directory / relative).resolve()
+    if not path.is_relative_to(directory.resolve()):
+        raise BundleError(f"{directory / FILE_NAME}: {relative} leads out of the bundle.")
+    return path
+
+
+def _read_page(directory: Path, relative: str) -> str:
+    path = _inside(directory, relative)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_PAGE_BYTES_MAX + 1)
+        text = content.decode("utf-8")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise BundleError(f"{path} is not UTF-8 text.") from None
+    if len(content) > _PAGE_BYTES_MAX:
+        raise BundleError(f"{path} is larger than {_PAGE_BYTES_MAX >> 20} MiB.")
+    return text
+
+
+def _load_suites(directory: Path, bundle: BundleFile, secrets_dir: Path, scratch: Path) -> list[suites.Suite]:
+    """The suites in the bundle's order; drawn ones never repeat a question of the published ones."""
+    published = {entry.path: read_published(_inside(directory, entry.path)) for entry in bundle.suites if entry.path}
+    prompts: set[str] = set().union(*(suite.prompts() for suite in published.values()))
+    loaded = []
+    for entry in bundle.suites:
+        if entry.path:
+            loaded.append(published[entry.path])
+        elif entry.recipe:
+            recipe = _inside(directory, entry.recipe)
+            secret = secrets_dir / f"{recipe.name.split('.')[0]}.secret"
+            suite = draw_suite(recipe, secret, scratch, prompts)
+            prompts |= suite.prompts()
+            loaded.append(suite)
+    if len({suite.name for suite in loaded}) != len(loaded):
+        raise BundleError(f"{directory / FILE_NAME}: suites: two suites have the same name.")
+    return loaded
+
+
+def _bundle_sha256(directory: Path, pages: Iterable[str], loaded: Iterable[suites.Suite]) -> str:
+    digest = hashlib.sha256((directory / FILE_NAME).read_bytes())
+    for part in (*pages, *(suite.sha256 for suite in loaded)):
+        digest.update(hashlib.sha256(part.encode()).digest())
+    return digest.hexdigest()
+
+
+def _save_competition(bundle: BundleFile, sha256: str) -> Competition:
+    return _upsert(
+        Competition.objects.filter(slug=bundle.slug),
+        Competition(slug=bundle.slug),
+        title=bundle.title,
+        summary=bundle.summary,
+        is_public=bundle.public,
+        allowed_base_models=bundle.base_models,
+        allowed_training_data=bundle.training_data,
+        base_images=bundle.base_images,
+        upload_bytes_max=bundle.upload_bytes_max or 0,
+        evaluation_seed=bundle.evaluation_seed,
+        bundle_sha256=sha256,
+    )
+
+
+def _save_pages(competition: Competition, bundle: BundleFile, texts: Iterable[str]) -> None:
+    for order, (entry, text) in enumerate(zip(bundle.pages, texts, strict=True)):
+        existing = competition.pages.filter(slug=entry.slug)
+        _upsert(existing, Page(competition=competition, slug=entry.slug), title=entry.title, body=text, order=order)
+    competition.pages.exclude(slug__in=[entry.slug for entry in bundle.pages]).delete()
+
+
+def _save_tracks(competition: Competition, bundle: BundleFile) -> None:
+    for order, entry in enumerate(bundle.tracks):
+        _upsert(
+            competition.tracks.filter(slug=entry.slug),
+            Track(competition=competition, slug=entry.slug),
+            title=entry.title,
+            hardware=entry.hardware,
+            queue=entry.queue,
+            needs_gpu=entry.gpu,
+            limits=_limits(entry),
+            order=order,
+        )
+    _delete_unused(competition.tracks.exclude(slug__in=[entry.slug for entry in bundle.tracks]), "track")
+
+
+def _limits(entry: TrackEntry) -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry.limits).items() if name != "gpu_uuid"}
+
+
+def _save_phases(competition: Competition, bundle: BundleFile) -> None:
+    for order, entry in enumerate(bundle.phases):
+        existing = competition.phases.filter(slug=entry.slug)
+        fields = entry.model_dump(exclude={"slug"})
+        _upsert(existing, Phase(competition=competition, slug=entry.slug), order=order, **fields)
+    _delete_unused(competition.phases.exclude(slug__in=[entry.slug for entry in bundle.phases]), "phase")
+
+
+def _save_suites(competition: Competition, entries: Iterable[SuiteEntry], loaded: Iterable[suites.Suite]) -> None:
+    kept = []
+    for order, (entry, suite) in enumerate(zip(entries, loaded, strict=True)):
+        sha256 = content_name(suite)
+        kept.append(sha256)
+        _upsert(
+            competition.suites.filter(sha256=sha256),
+            Suite(competition=competition, sha256=sha256),
+            name=suite.name,
+            title=suite.title,
+            version=suite.version,
+            visibility=suite.visibility,
+            weight=entry.weight,
+            tasks=[
+                {"name": t.name, "title": t.title, "family": t.family, "weight": t.weight, "items": len(t.items)}
+                for t in suite.tasks
+            ],
+            is_active=True,
+            order=order,
+        )
+    competition.suites.exclude(sha256__in=kept).update(is_active=False)
+
+
+def _upsert(existing: QuerySet[M], new: M, **fields: Any) -> M:
+    """The one row of `existing`, or `new`, with these fields; saved only when something differs."""
+    row = existing.first() or new
+    if row.pk is not None and all(getattr(row, name) == value for name, value in fields.items()):
+        return row
+    for name, value in fields.items():
+        setattr(row, name, value)
+    row.save()
+    return row
+
+
+def _delete_unused(rows: QuerySet[Any], kind: str) -> None:
+    for row in rows:
+        try:
+            row.delete()
+        except ProtectedError:
+            raise BundleError(
+                f"The {kind} {row.slug!r} has submissions, so it cannot be removed. Put it back into {FILE_NAME}."
+            ) from None

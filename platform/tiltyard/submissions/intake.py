@@ -1,0 +1,143 @@
+"""From an uploaded file to a queued run.
+
+Everything that can be refused without an engine is refused here, while the participant still looks at the page.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from django.db import transaction
+
+from tiltyard.accounts.models import User
+from tiltyard.competitions.models import Competition, Track
+from tiltyard.submissions.models import Artefact, Run, Submission
+from tiltyard.submissions.quota import quota_for
+from tiltyard.submissions.uploads import too_large_message
+from tiltyard_sandbox.archives import UploadKind, inspect_upload, read_manifest
+from tiltyard_sandbox.manifest import SubmissionManifest
+from tiltyard_sandbox.verdicts import SubmissionFault
+
+_KINDS = {UploadKind.CONTEXT: Artefact.Kind.DOCKER_CONTEXT, UploadKind.IMAGE: Artefact.Kind.IMAGE_ARCHIVE}
+_CHUNK_BYTES = 1 << 20
+_FILENAME_CHARS = 255
+
+
+class UploadRefused(Exception):  # noqa: N818 - names the event
+    """The file cannot become a submission; `message` is for the participant and says what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class QuotaExceeded(UploadRefused):
+    """Nothing may be handed in now, whatever the file."""
+
+
+class UploadTooLarge(UploadRefused):
+    """The file is over the competition's limit."""
+
+
+def accept_upload(
+    *,
+    owner: User,
+    competition: Competition,
+    track: Track,
+    path: Path,
+    filename: str,
+    now: datetime,
+    is_baseline: bool = False,
+) -> Submission:
+    """Check a file, keep it, and queue its run; the file is moved away from `path`.
+
+    Baselines, which only organisers hand in, are free of quotas. Raises UploadRefused, with the file left where it is.
+    """
+    if track.competition_id != competition.pk:
+        raise UploadRefused(f"The competition {competition.title} has no such track.")
+    if not is_baseline:
+        check_may_submit(owner, competition, now)
+    size_bytes = path.stat().st_size
+    if size_bytes > competition.upload_limit_bytes:
+        raise UploadTooLarge(too_large_message(size_bytes, competition.upload_limit_bytes))
+    kind, manifest = _inspect(path, competition)
+    sha256 = _sha256(path)
+    with transaction.atomic():
+        # Two uploads at once must not both see the last free place: the owner's row is the lock.
+        User.objects.select_for_update().get(pk=owner.pk)
+        if not is_baseline:
+            check_may_submit(owner, competition, now)
+        artefact = _keep(path, sha256, kind, size_bytes)
+        phase = competition.current_phase(now)
+        if phase is None:
+            raise QuotaExceeded("The competition takes no submissions now: no phase is open. See its dates.")
+        submission = Submission.objects.create(
+            competition=competition,
+            track=track,
+            phase=phase,
+            owner=owner,
+            artefact=artefact,
+            name=manifest.name,
+            manifest=asdict(manifest),
+            original_filename=Path(filename).name[-_FILENAME_CHARS:],
+            is_baseline=is_baseline,
+            created_at=now,
+        )
+        queue_run(submission, now)
+    return submission
+
+
+def check_may_submit(owner: User, competition: Competition, now: datetime) -> None:
+    """Raise QuotaExceeded with the reason when the owner may hand in nothing at `now`."""
+    refusal = quota_for(owner, competition, now).refusal()
+    if refusal:
+        raise QuotaExceeded(refusal)
+
+
+def queue_run(submission: Submission, now: datetime, message: str = "Accepted and queued.") -> Run:
+    """Create a queued run inside the caller's transaction; its message is sent when that commits."""
+    from tiltyard.worker.publishing import publish  # noqa: PLC0415 - Celery only where something is queued
+
+    run = Run.enqueue(submission, now, message)
+    transaction.on_commit(lambda: publish(run))
+    return run
+
+
+def _inspect(path: Path, competition: Competition) -> tuple[UploadKind, SubmissionManifest]:
+    try:
+        kind = inspect_upload(path)
+        manifest = read_manifest(path)
+    except SubmissionFault as fault:
+        raise UploadRefused(fault.message) from fault
+    if manifest.base_model not in competition.allowed_base_models:
+        allowed = ", ".join(competition.allowed_base_models)
+        raise UploadRefused(
+            f"tiltyard.yaml: the base model {manifest.base_model!r} is not allowed here. Allowed: {allowed}."
+        )
+    return kind, manifest
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        os.fsync(file.fileno())  # the row that names this file must not survive a power cut that the file does not
+    return digest.hexdigest()
+
+
+def _keep(path: Path, sha256: str, kind: UploadKind, size_bytes: int) -> Artefact:
+    artefact, _ = Artefact.objects.get_or_create(
+        sha256=sha256, defaults={"kind": _KINDS[kind], "size_bytes": size_bytes}
+    )
+    artefact.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Through a name of its own in the same directory: the artefact appears whole, wherever the upload lay.
+    staged = artefact.path.with_name(f".{uuid.uuid4()}.part")
+    shutil.move(path, staged)
+    staged.chmod(0o400)
+    staged.replace(artefact.path)
+    return artefact

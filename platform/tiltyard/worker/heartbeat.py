@@ -1,0 +1,98 @@
+"""The thread beside a run that says its worker lives, carries progress to the database and hears of a cancellation."""
+
+import logging
+import threading
+import time
+from typing import Any, Self
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from tiltyard.submissions.models import Run
+from tiltyard.worker.logs import CappedLog
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+
+
+class Heartbeat:
+    """A context manager around one attempt at a run.
+
+    `cancel` is set when the run has to stop: because someone asked, because another worker has it now, or because the
+    database could not be reached for so long that the lease has run out. `was_requested` tells the first from the rest.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.cancel = threading.Event()
+        self.was_requested = False
+        self._run = run
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._pending: dict[str, Any] = {}
+        self._logs: dict[str, CappedLog] = {}
+        self._deadline_s = time.monotonic() + settings.RUN_DEADLINE_S
+        self._lease_ends_s = time.monotonic() + settings.RUN_LEASE_S
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{run.pk}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+
+    def watch(self, column: str, log: CappedLog) -> None:
+        """Copy the log into this column of the run with each beat in which it has grown."""
+        self._logs[column] = log
+
+    def report(self, **fields: Any) -> None:
+        """Have these columns of the run written with the next beat."""
+        with self._lock:
+            self._pending |= fields
+
+    def flush(self) -> None:
+        """Write what was reported; the next beat tries again when the database cannot be reached."""
+        with self._lock:
+            fields, self._pending = self._pending, {}
+        for column, log in self._logs.items():
+            if (text := log.take_changed()) is not None:
+                fields[column] = text
+        if not fields:
+            return
+        try:
+            self._run.write(**fields)
+        except DatabaseError:
+            with self._lock:
+                self._pending = fields | self._pending
+            raise
+
+    def _beat(self) -> None:
+        try:
+            while not self._stop.wait(BEAT_S) and not self.cancel.is_set():
+                self._beat_once()
+        finally:
+            connection.close()  # this thread's own
+
+    def _beat_once(self) -> None:
+        now_s = time.monotonic()
+        try:
+            if now_s > self._deadline_s:
+                logger.error("run %s is over the deadline of an attempt; its lease is no longer renewed", self._run.pk)
+                self.cancel.set()
+            elif self._run.is_cancel_requested():
+                self.was_requested = True
+                self.cancel.set()
+            elif not self._run.renew_lease(timezone.now()):
+                logger.warning("run %s was taken away from this worker", self._run.pk)
+                self.cancel.set()
+            else:
+                self._lease_ends_s = now_s + settings.RUN_LEASE_S
+                self.flush()
+        except DatabaseError as error:
+            logger.warning("the database cannot be reached from the heartbeat: %s", type(error).__name__)
+            connection.close()
+            if now_s > self._lease_ends_s:
+                self.cancel.set()

@@ -1,0 +1,47 @@
+"""What heals the queue: publish again what the broker may have lost, take back what a dead worker holds."""
+
+import logging
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from tiltyard.submissions.models import Run
+from tiltyard.submissions.states import FailureReason, RunState
+from tiltyard.worker.execution import retry_or_fail
+from tiltyard.worker.publishing import publish
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 500
+
+
+def publish_unpublished(now: datetime) -> int:
+    """Send the messages of queued runs that have none, or an old one; stops at the first that cannot be sent.
+
+    A message too many is harmless: a run is claimed once.
+    """
+    before = now - timedelta(seconds=settings.QUEUE_REPUBLISH_S)
+    sent = 0
+    for run in Run.objects.unpublished(before).select_related("submission__track").order_by("queued_at")[:_BATCH]:
+        if not publish(run):
+            break
+        sent += 1
+    return sent
+
+
+def reap(now: datetime) -> int:
+    """Queue again, or end, the runs whose worker has stopped renewing its lease, and those queued for too long."""
+    reaped = 0
+    for run in Run.objects.expired(now):
+        logger.warning("run %s attempt %d lost its worker %s", run.pk, run.attempt, run.worker)
+        retry_or_fail(run)
+        reaped += 1
+    too_old = now - timedelta(seconds=settings.QUEUE_DEADLINE_S)
+    for run in Run.objects.claimable().filter(queued_at__lt=too_old):
+        reaped += run.transition(
+            RunState.FAILED,
+            "No worker took the run in time.",
+            failure_reason=FailureReason.INFRA_ERROR,
+            failure_message="No worker took the run in time. This does not count against your quota.",
+        )
+    return reaped

@@ -1,0 +1,23 @@
+"""Ring the workers' doorbell: put a run's id on its track's queue."""
+
+import logging
+
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from tiltyard.submissions.models import Run
+
+logger = logging.getLogger(__name__)
+
+
+def publish(run: Run) -> bool:
+    """Send the run's message; False when the broker is down, and then the outbox job sends it later."""
+    from tiltyard.worker.tasks import execute_run  # noqa: PLC0415 - the task's module imports this one
+
+    try:
+        execute_run.apply_async((str(run.pk),), queue=run.submission.track.queue, retry=False)
+    except OperationalError as error:
+        logger.warning("run %s is queued but its message could not be sent: %s", run.pk, type(error).__name__)
+        return False
+    Run.objects.filter(pk=run.pk).update(published_at=timezone.now())
+    return True
