@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from tiltyard_eval.commands import run, suites
+from tiltyard_eval.commands import report, run, suites
 from tiltyard_eval.errors import EXIT_OURS
 
 
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _Parser(prog="python -m tiltyard_eval", description="Tiltyard's evaluator")
     subparsers: argparse._SubParsersAction[Any] = parser.add_subparsers(dest="command", required=True)
     run.add_commands(subparsers)
+    report.add_commands(subparsers)
     suites.add_commands(subparsers)
     args = parser.parse_args(argv)
     return int(args.func(args))
