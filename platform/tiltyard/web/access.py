@@ -1,0 +1,55 @@
+"""Who may see what. A thing that somebody may not see does not exist for them: 404, never 403."""
+
+import uuid
+
+from django.http import Http404, HttpRequest
+from django.shortcuts import get_object_or_404
+
+from tiltyard.accounts.models import User
+from tiltyard.competitions.models import Competition
+from tiltyard.submissions.models import Run
+from tiltyard.submissions.states import RunState
+
+
+def signed_in_user(request: HttpRequest) -> User | None:
+    return request.user if isinstance(request.user, User) else None
+
+
+def is_staff(request: HttpRequest) -> bool:
+    user = signed_in_user(request)
+    return user is not None and user.is_staff
+
+
+def visible_competition(request: HttpRequest, slug: str) -> Competition:
+    """The competition, if it is public or an organiser asks; else Http404."""
+    competitions = Competition.objects.all() if is_staff(request) else Competition.objects.visible()
+    return get_object_or_404(competitions, slug=slug)
+
+
+def visible_run(request: HttpRequest, run_id: uuid.UUID) -> Run:
+    """The run, if it is the user's own, or scored in a public competition, or an organiser asks; else Http404."""
+    run = get_object_or_404(
+        Run.objects.select_related("submission__competition", "submission__track", "submission__owner"), pk=run_id
+    )
+    is_published = run.state == RunState.SCORED and run.submission.competition.is_public
+    if is_published or may_see_private(request, run):
+        return run
+    raise Http404
+
+
+def private_run(request: HttpRequest, run_id: uuid.UUID) -> Run:
+    """The run, if its logs and failures may be shown to the user; else Http404."""
+    run = visible_run(request, run_id)
+    if not may_see_private(request, run):
+        raise Http404
+    return run
+
+
+def is_owner(request: HttpRequest, run: Run) -> bool:
+    user = signed_in_user(request)
+    return user is not None and run.submission.owner_id == user.pk
+
+
+def may_see_private(request: HttpRequest, run: Run) -> bool:
+    """Logs, failure messages and runs under way are for the owner and the organisers."""
+    return is_owner(request, run) or is_staff(request)

@@ -1,0 +1,95 @@
+"""A competition's pages: overview, tasks, rules, dates, and the participant's own submissions there."""
+
+from datetime import datetime
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
+
+from tiltyard.competitions.models import Competition
+from tiltyard.submissions.quota import quota_for
+from tiltyard.web.access import signed_in_user, visible_competition
+from tiltyard.web.suite_table import families, sample_questions
+from tiltyard.web.views.submissions import own_runs
+
+OVERVIEW, RULES = "overview", "rules"
+
+
+def frame(competition: Competition, tab: str, now: datetime) -> dict[str, object]:
+    """What the band above every page of a competition needs."""
+    phases = list(competition.phases.all())
+    return {
+        "competition": competition,
+        "tab": tab,
+        "now": now,
+        "phases": phases,
+        "phase": next((phase for phase in phases if phase.starts_at <= now < phase.ends_at), None),
+        "next_phase": min((phase for phase in phases if phase.starts_at > now), key=lambda p: p.starts_at, default=None),
+        "more_pages": [page for page in competition.pages.all() if page.slug not in {OVERVIEW, RULES}],
+    }
+
+
+def overview(request: HttpRequest, slug: str) -> HttpResponse:
+    competition = visible_competition(request, slug)
+    context = frame(competition, OVERVIEW, timezone.now())
+    return render(
+        request,
+        "competition/overview.html",
+        context | {"page": competition.pages.filter(slug=OVERVIEW).first(), "tracks": _tracks(competition)},
+    )
+
+
+def tasks(request: HttpRequest, slug: str) -> HttpResponse:
+    competition = visible_competition(request, slug)
+    suites = list(competition.suites.filter(is_active=True))
+    context = frame(competition, "tasks", timezone.now())
+    return render(
+        request,
+        "competition/tasks.html",
+        context | {"suites": suites, "families": families(suites), "questions": sample_questions(suites)},
+    )
+
+
+def rules(request: HttpRequest, slug: str) -> HttpResponse:
+    competition = visible_competition(request, slug)
+    context = frame(competition, RULES, timezone.now())
+    return render(
+        request,
+        "competition/rules.html",
+        context | {"page": competition.pages.filter(slug=RULES).first(), "tracks": _tracks(competition)},
+    )
+
+
+def dates(request: HttpRequest, slug: str) -> HttpResponse:
+    competition = visible_competition(request, slug)
+    return render(request, "competition/dates.html", frame(competition, "dates", timezone.now()))
+
+
+def page(request: HttpRequest, slug: str, page_slug: str) -> HttpResponse:
+    """A page that the bundle brings beside overview and rules."""
+    competition = visible_competition(request, slug)
+    if page_slug in {OVERVIEW, RULES}:
+        raise Http404  # they have addresses of their own
+    found = get_object_or_404(competition.pages, slug=page_slug)
+    return render(request, "competition/page.html", frame(competition, page_slug, timezone.now()) | {"page": found})
+
+
+@login_required
+def my_submissions(request: HttpRequest, slug: str) -> HttpResponse:
+    competition = visible_competition(request, slug)
+    user = signed_in_user(request)
+    if user is None:
+        raise Http404
+    now = timezone.now()
+    runs = own_runs(user).filter(submission__competition=competition)
+    context = frame(competition, "submissions", now)
+    return render(
+        request,
+        "competition/submissions.html",
+        context | {"runs": runs, "quota": quota_for(user, competition, now)},
+    )
+
+
+def _tracks(competition: Competition) -> list[dict[str, object]]:
+    return [{"track": track, "limits": track.sandbox_limits()} for track in competition.tracks.all()]

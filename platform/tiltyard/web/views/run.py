@@ -1,0 +1,101 @@
+"""A run's page: the stages moving while it is under way, then its results, and for the owner its logs."""
+
+import uuid
+from datetime import datetime
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_POST
+
+from tiltyard.submissions.models import Run
+from tiltyard.submissions.states import RunState
+from tiltyard.web.access import may_see_private, private_run, visible_run
+from tiltyard.web.timeline import elapsed_s, stages
+from tiltyard.web.verdicts import advice_for
+from tiltyard.web.views.leaderboard import LARGE_GAP
+from tiltyard.web.views.samples import open_samples
+
+STOP_POLLING = 286  # htmx: take the content, ask no more
+
+
+@require_GET
+def run_page(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
+    run = visible_run(request, run_id)
+    context = _live(request, run, timezone.now()) | _results(run)
+    return render(request, "run/page.html", context)
+
+
+@require_GET
+def live(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
+    """The part of the page that moves, asked for every second until the run is over."""
+    run = visible_run(request, run_id)
+    # A screen reader hears of a stage when it changes, not every second.
+    context = _live(request, run, timezone.now()) | {"announce": request.GET.get("seen") != run.state}
+    response = render(request, "run/_live.html", context)
+    if run.is_final:
+        response.status_code = STOP_POLLING
+        response.headers["HX-Trigger"] = "run-finished"
+    return response
+
+
+@require_GET
+def results(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
+    """Scores and verdict, asked for once when the run is over."""
+    run = visible_run(request, run_id)
+    return render(request, "run/_results.html", _live(request, run, timezone.now()) | _results(run))
+
+
+@require_GET
+def logs(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
+    """The build and the server log: a page of its own, or the fragment inside the run's page."""
+    run = private_run(request, run_id)
+    if not request.headers.get("HX-Request"):
+        return render(request, "run/logs.html", {"run": run})
+    status = STOP_POLLING if run.is_final else 200
+    return render(request, "run/_logs.html", {"run": run}, status=status)
+
+
+@require_POST
+def cancel(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
+    run = private_run(request, run_id)
+    if run.request_cancel(timezone.now()):
+        messages.info(request, "The run is being cancelled. Its containers stop within seconds.")
+    else:
+        messages.info(request, "The run was already over, so there was nothing to cancel.")
+    return redirect(run)
+
+
+def _live(request: HttpRequest, run: Run, now: datetime) -> dict[str, object]:
+    events = list(run.events.all())
+    return {
+        "run": run,
+        "submission": run.submission,
+        "competition": run.submission.competition,
+        "stages": stages(run, events, now),
+        "events": events,
+        "elapsed_s": elapsed_s(run, now),
+        "is_private_view": may_see_private(request, run),
+        "may_cancel": may_see_private(request, run) and not run.is_final,
+        "queued_before": _queued_before(run) if run.state == RunState.QUEUED else None,
+        "advice": advice_for(run.failure_reason),
+    }
+
+
+def _results(run: Run) -> dict[str, object]:
+    if run.state != RunState.SCORED:
+        return {}
+    return {
+        "suite_results": run.suite_results.select_related("suite").prefetch_related("tasks"),
+        "has_samples": open_samples(run).exists(),
+        "is_large_gap": run.gap_low is not None and run.gap_low > LARGE_GAP,
+    }
+
+
+def _queued_before(run: Run) -> int:
+    return (
+        Run.objects.claimable()
+        .filter(submission__track__queue=run.submission.track.queue, queued_at__lt=run.queued_at)
+        .count()
+    )
