@@ -19,6 +19,13 @@ python=${PYTHON:-python3}
 
 have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 
+# An engine on the network counts as there; one on this machine when its socket is.
+has_engine() {
+    case ${DOCKER_HOST:-unix:///var/run/docker.sock} in
+        unix://*) host=${DOCKER_HOST:-unix:///var/run/docker.sock}; [ -S "${host#unix://}" ] ;;
+    esac
+}
+
 # One line for each Debian package that is missing.
 missing_packages() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -26,7 +33,7 @@ missing_packages() {
     have git || echo git
     have mmdebstrap || echo mmdebstrap
     have redis-server || echo redis-server
-    have dockerd || [ -S /var/run/docker.sock ] || [ -n "${DOCKER_HOST:-}" ] || echo docker.io
+    have dockerd || has_engine || echo docker.io
     if [ "$profile" = test ]; then
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
         have chromium || echo chromium
