@@ -41,10 +41,14 @@ def decide(outcome: PairOutcome, reported: ReportedFailure | None) -> Verdict:
         return Verdict(Reason.TIME_LIMIT, "The evaluation did not finish within its time limit.")
     if outcome.evaluator_exit == SUBMISSION_EXIT and reported is not None and _is_submissions(reported.reason):
         return Verdict(Reason(reported.reason), reported.message)
+    return Verdict(Reason.INFRA_ERROR, _our_message(outcome, reported))
+
+
+def _our_message(outcome: PairOutcome, reported: ReportedFailure | None) -> str:
     if outcome.evaluator_oom:
-        return Verdict(Reason.INFRA_ERROR, "The evaluator ran out of memory.")
-    detail = f": {reported.message}" if reported else ""
-    return Verdict(Reason.INFRA_ERROR, f"The evaluator ended with status {outcome.evaluator_exit}{detail}")
+        return "The evaluator ran out of memory."
+    detail = f": {reported.message}" if reported else "."
+    return f"The evaluator ended with status {outcome.evaluator_exit}{detail}"
 
 
 def _is_submissions(reason: str) -> bool:

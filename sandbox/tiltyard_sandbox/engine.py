@@ -1,5 +1,6 @@
 """Reach the Docker engine, or say clearly why it cannot be reached."""
 
+import shutil
 from typing import Final
 
 import docker
@@ -37,3 +38,12 @@ def _explain(error: Exception) -> str:
     if "No such file" in text or "Connection refused" in text:
         return "No Docker engine answers: install and start one (Debian: apt install docker.io), or set DOCKER_HOST."
     return f"The Docker engine cannot be reached: {text[:300]}"
+
+
+def disk_free_bytes(client: docker.DockerClient) -> int:
+    """Free bytes where the engine keeps its images; 0 when that place cannot be seen from here."""
+    root = client.info().get("DockerRootDir", "")
+    try:
+        return shutil.disk_usage(root).free
+    except OSError:
+        return 0

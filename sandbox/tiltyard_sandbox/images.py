@@ -1,14 +1,28 @@
-"""Submission images: build or load one, and name its content. (Being filled in.)"""
+"""Submission images: build or load one, check it, and name its content."""
 
+import re
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import docker
 
+from tiltyard_sandbox import dockerfile
+from tiltyard_sandbox.archives import BuildContext, read_upload
+from tiltyard_sandbox.builds import run_build, write_context
+from tiltyard_sandbox.engine import ENGINE_ERRORS
+from tiltyard_sandbox.guarded import reject
+from tiltyard_sandbox.image_archive import ImageArchive, scan_layers, without_names
 from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.manifest import SubmissionManifest
+from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
+
+LOAD_TIMEOUT_S: Final = 1800
+VOLUMES_MAX: Final = 8
+_LOADED_ID: Final = re.compile(r"Loaded image ID: (sha256:[0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -27,12 +41,35 @@ def build_image(
     allowed_bases: Collection[str],
     base_args: Mapping[str, str],
     limits: Limits,
-    labels: Mapping[str, str],
     on_log: Callable[[str], None],
     cancel: threading.Event,
 ) -> BuiltImage:
-    """Build the archive's Dockerfile without network. Raises SubmissionFault, InfraFault or Cancelled."""
-    raise NotImplementedError
+    """Build the archive's Dockerfile without network, from none but `allowed_bases`.
+
+    `base_args` are build arguments such as {"BASE": "tiltyard/runtime:cpu"}. The log goes to `on_log` line by line, at
+    most `limits.log_bytes` of it. Raises SubmissionFault (build_failed with the log's end, or image_rejected),
+    InfraFault (a base image is missing here, the engine failed) or Cancelled, within a second of `cancel`.
+    """
+    upload = read_upload(archive, unpacked_bytes_max=limits.image_bytes_max)
+    if not isinstance(upload, BuildContext):
+        raise reject("This is a saved image, not a folder with a Dockerfile.")
+    checked = dockerfile.check(upload.dockerfile, allowed_bases=allowed_bases, base_args=base_args)
+    _require_bases(client, checked.bases)
+    if cancel.is_set():
+        raise Cancelled
+    with tempfile.TemporaryFile(prefix="tiltyard-context-") as context:
+        write_context(archive, upload, checked, context, limits.image_bytes_max)
+        context.seek(0)
+        image_id = run_build(
+            client,
+            context,
+            build_args=base_args,
+            labels=upload.manifest.labels(),
+            limits=limits,
+            on_log=on_log,
+            cancel=cancel,
+        )
+    return _checked(client, image_id, upload.manifest, limits)
 
 
 def load_image(
@@ -43,15 +80,74 @@ def load_image(
     on_log: Callable[[str], None],
     cancel: threading.Event,
 ) -> BuiltImage:
-    """Load an image archive, its tags stripped. Raises SubmissionFault, InfraFault or Cancelled."""
-    raise NotImplementedError
+    """Load an image archive after a scan of its layers, its tags stripped.
+
+    Raises SubmissionFault(image_rejected), InfraFault or Cancelled.
+    """
+    upload = read_upload(archive, unpacked_bytes_max=limits.image_bytes_max)
+    if not isinstance(upload, ImageArchive):
+        raise reject("This is a folder with a Dockerfile, not a saved image.")
+    on_log(f"Scanning {len(upload.layer_paths)} layers")
+    scan_layers(archive, upload, limits.image_bytes_max)
+    on_log("Loading the image")
+    image_id = _load(client, archive, upload, limits, cancel)
+    return _checked(client, image_id, upload.manifest, limits)
 
 
-def content_digest(client: docker.DockerClient, image_id: str, cache_file: Path | None = None) -> str:
-    """ "sha256:…" over the image's configuration and content, without time stamps."""
-    raise NotImplementedError
+def _load(
+    client: docker.DockerClient, archive: Path, upload: ImageArchive, limits: Limits, cancel: threading.Event
+) -> str:
+    def stream() -> Any:
+        for part in without_names(archive, upload, limits.image_bytes_max):
+            if cancel.is_set():
+                raise Cancelled
+            yield part
+
+    api = client.api
+    url = f"{api.base_url}/v{api.api_version}/images/load"
+    try:
+        response = api.post(url, data=stream(), params={"quiet": "1"}, timeout=LOAD_TIMEOUT_S)
+    except ENGINE_ERRORS as error:
+        raise InfraFault(f"The Docker engine failed while it loaded the image: {str(error)[:300]}") from error
+    loaded = _LOADED_ID.search(response.text)
+    if response.status_code != 200 or loaded is None:
+        # The engine compares each layer with its checksum, and the archive is the participant's.
+        raise reject(f"The engine cannot load the image: {response.text.strip()[-300:]}")
+    return loaded[1]
+
+
+def _require_bases(client: docker.DockerClient, bases: Collection[str]) -> None:
+    for base in sorted(bases):
+        try:
+            client.images.get(base)
+        except docker.errors.ImageNotFound:
+            raise InfraFault(f"The base image {base} is not on this machine: run scripts/base_images.py.") from None
+
+
+def _checked(client: docker.DockerClient, image_id: str, manifest: SubmissionManifest, limits: Limits) -> BuiltImage:
+    """The image when it keeps the rules; otherwise it is removed. Raises SubmissionFault(image_rejected)."""
+    details = client.images.get(image_id).attrs
+    try:
+        size_bytes = int(details["Size"])
+        if size_bytes > limits.image_bytes_max:
+            raise reject(f"The image has {size_bytes} bytes; at most {limits.image_bytes_max} are allowed.")
+        config = details.get("Config") or {}
+        if not config.get("Entrypoint") and not config.get("Cmd"):
+            raise reject("The image has neither ENTRYPOINT nor CMD: it does not say how to start the server.")
+        if len(config.get("Volumes") or {}) > VOLUMES_MAX:
+            raise reject(f"The image declares more than {VOLUMES_MAX} volumes.")
+    except SubmissionFault:
+        remove_image(client, image_id)
+        raise
+    return BuiltImage(image_id, size_bytes, manifest)
 
 
 def remove_image(client: docker.DockerClient, image_id: str) -> None:
-    """Remove an image that no container uses; one that is gone already is no error."""
-    raise NotImplementedError
+    """Remove an image; one that is gone already, or that others still use, is no error."""
+    try:
+        client.images.remove(image_id, force=False, noprune=False)
+    except docker.errors.ImageNotFound:
+        return
+    except docker.errors.APIError as error:
+        if error.status_code != 409:  # in use, or under other names too
+            raise InfraFault(f"The image could not be removed: {error.explanation}") from error

@@ -29,7 +29,7 @@ class SandboxError(Exception):
         self.message = message
 
 
-class SubmissionFault(SandboxError):
+class SubmissionFault(SandboxError):  # noqa: N818  a fault is a verdict, not a bug
     """The submission broke a rule or a limit: final, and charged to its owner's quota."""
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -39,11 +39,11 @@ class SubmissionFault(SandboxError):
         self.reason = reason
 
 
-class InfraFault(SandboxError):
+class InfraFault(SandboxError):  # noqa: N818  a fault is a verdict, not a bug
     """Something of ours failed: the run may be tried again, and costs its owner nothing."""
 
 
-class Cancelled(SandboxError):
+class Cancelled(SandboxError):  # noqa: N818  a fault is a verdict, not a bug
     """Someone asked the run to stop, and it did."""
 
     def __init__(self, message: str = "The run was cancelled.") -> None:

@@ -1,0 +1,260 @@
+"""Build a checked context in the engine: no network, bounded memory, CPU, processes, disk and time.
+
+The engine's legacy builder is used on purpose: it knows no BuildKit front ends, mounts or secrets. It runs each `RUN`
+as root in a container with the engine's default profile, so a build is less confined than a run; its bounds are here.
+The builder has no option for a number of processes, so that limit is set as soon as the log names a new container.
+"""
+
+import io
+import json
+import re
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import docker
+import requests
+from docker.types.daemon import CancellableStream
+
+from tiltyard_sandbox.archives import BuildContext
+from tiltyard_sandbox.dockerfile import CheckedDockerfile
+from tiltyard_sandbox.engine import ENGINE_ERRORS, disk_free_bytes
+from tiltyard_sandbox.entries import EntryKind, walk
+from tiltyard_sandbox.guarded import CHUNK_BYTES
+from tiltyard_sandbox.limits import Limits
+from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
+
+LOG_TAIL_LINES: Final = 20
+WATCH_INTERVAL_S: Final = 0.25
+CPU_PERIOD_US: Final = 100_000
+_RUNNING_IN: Final = re.compile(r" ---> Running in ([0-9a-f]{12})\s*")
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_NO_CONTROLS: Final = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0x7F: None}
+
+
+def write_context(
+    archive: Path, context: BuildContext, checked: CheckedDockerfile, out: IO[bytes], max_bytes: int
+) -> None:
+    """The upload as a tar stream for the engine: owners, times and modes made plain, so that they change no digest."""
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for entry, opener in walk(archive, max_bytes):
+            if not entry.path.startswith(context.prefix):
+                continue
+            info = tarfile.TarInfo(entry.path.removeprefix(context.prefix))
+            info.mode = 0o755 if entry.executable or entry.kind is EntryKind.FOLDER else 0o644
+            if info.name == "Dockerfile":
+                continue
+            if entry.kind is EntryKind.FILE:
+                info.size = entry.size_bytes
+                with opener() as file:
+                    tar.addfile(info, file)
+                continue
+            info.type = _TAR_TYPES[entry.kind]
+            is_hardlink = entry.kind is EntryKind.HARDLINK
+            info.linkname = entry.target.removeprefix(context.prefix) if is_hardlink else entry.target
+            tar.addfile(info)
+        _add_bytes(tar, "Dockerfile", checked.rendered())
+
+
+_TAR_TYPES: Final = {
+    EntryKind.FOLDER: tarfile.DIRTYPE,
+    EntryKind.SYMLINK: tarfile.SYMTYPE,
+    EntryKind.HARDLINK: tarfile.LNKTYPE,
+}
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o644
+    tar.addfile(info, io.BytesIO(content))
+
+
+def run_build(
+    client: docker.DockerClient,
+    context: IO[bytes],
+    *,
+    build_args: Mapping[str, str],
+    labels: Mapping[str, str],
+    limits: Limits,
+    on_log: Callable[[str], None],
+    cancel: threading.Event,
+) -> str:
+    """The new image's id. Raises SubmissionFault(build_failed), Cancelled or InfraFault."""
+    build = _Build(client, limits, on_log)
+    try:
+        with build.start(context, build_args, labels) as response:
+            watch = _Watch(client, response, limits, cancel)
+            try:
+                build.follow(watch.stream)
+            finally:
+                watch.stop()
+    except ENGINE_ERRORS as error:
+        raise InfraFault(f"The Docker engine failed during the build: {str(error)[:300]}") from error
+    if watch.verdict is not None:
+        raise watch.verdict
+    if build.error is not None:
+        raise SubmissionFault(Reason.BUILD_FAILED, build.failure_message())
+    if build.image_id is None:
+        raise InfraFault("The Docker engine ended the build without an image.")
+    return build.image_id
+
+
+class _Build:
+    """One build as the engine reports it: its log, its error, its image."""
+
+    def __init__(self, client: docker.DockerClient, limits: Limits, on_log: Callable[[str], None]) -> None:
+        self._api = client.api
+        self._limits = limits
+        self._on_log = on_log
+        self._log_left_bytes = limits.log_bytes
+        self._tail: list[str] = []
+        self._partial = ""
+        self.error: str | None = None
+        self.image_id: str | None = None
+
+    def start(self, context: IO[bytes], build_args: Mapping[str, str], labels: Mapping[str, str]) -> requests.Response:
+        """Send the context. The SDK's own `build` has no way to set CPU quota and resource limits, nor to stop."""
+        parameters: dict[str, str | int] = {
+            "version": "1",  # the legacy builder, also where BuildKit is the default
+            "networkmode": "none",
+            "rm": "1",
+            "forcerm": "1",
+            "pull": "0",
+            "nocache": "0",
+            "memory": self._limits.memory_bytes,
+            "memswap": self._limits.memory_bytes,
+            "cpuperiod": CPU_PERIOD_US,
+            "cpuquota": int(self._limits.cpus * CPU_PERIOD_US),
+            "shmsize": self._limits.shm_bytes,
+            "ulimits": json.dumps(
+                [
+                    {"Name": "core", "Soft": 0, "Hard": 0},
+                    {"Name": "nofile", "Soft": self._limits.open_files, "Hard": self._limits.open_files},
+                    {"Name": "fsize", "Soft": self._limits.image_bytes_max, "Hard": self._limits.image_bytes_max},
+                ]
+            ),
+            "buildargs": json.dumps(dict(build_args)),
+            "labels": json.dumps(dict(labels)),
+        }
+        response: requests.Response = self._api.post(
+            f"{self._api.base_url}/v{self._api.api_version}/build",
+            params=parameters,
+            data=context,
+            headers={"Content-Type": "application/x-tar"},
+            stream=True,
+            timeout=(60, None),
+        )
+        if response.status_code != 200:
+            raise SubmissionFault(Reason.BUILD_FAILED, f"The engine refuses the Dockerfile: {_reason(response)}")
+        return response
+
+    def follow(self, messages: Iterator[dict[str, Any]]) -> None:
+        """Read the engine's messages to their end."""
+        for message in messages:
+            if "stream" in message:
+                self._note(str(message["stream"]))
+            elif "error" in message:
+                self.error = str(message["error"])
+            elif isinstance(message.get("aux"), dict) and "ID" in message["aux"]:
+                self.image_id = str(message["aux"]["ID"])
+        if self._partial:
+            self._line(self._partial)
+
+    def _note(self, text: str) -> None:
+        container = _RUNNING_IN.fullmatch(text.strip("\n"))
+        if container is not None:
+            self._limit_pids(container[1])
+        *lines, self._partial = (self._partial + text).split("\n")
+        self._partial = self._partial[:CHUNK_BYTES]
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        clean = _COLOURS.sub("", line).rpartition("\r")[2].translate(_NO_CONTROLS)
+        self._tail = [*self._tail[1 - LOG_TAIL_LINES :], clean[:400]]
+        if self._log_left_bytes > 0:
+            self._on_log(clean[: self._log_left_bytes])
+            self._log_left_bytes -= len(clean.encode(errors="replace")) + 1
+            if self._log_left_bytes <= 0:
+                self._on_log(f"[The log is longer than {self._limits.log_bytes} bytes; the rest is left out.]")
+
+    def _limit_pids(self, container_id: str) -> None:
+        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{container_id}/update"
+        self._api.post(url, json={"PidsLimit": self._limits.pids}, timeout=10)  # 404 when it has ended already
+
+    def failure_message(self) -> str:
+        """What failed, and the log's end."""
+        tail = "\n".join(line for line in self._tail if line.strip())
+        return f"The build failed: {self.error}\n{tail}"
+
+
+def _reason(response: requests.Response) -> str:
+    try:
+        return str(response.json()["message"])[:400]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:400]
+
+
+class _Watch:
+    """Ends a build that is cancelled, too slow or too large, by closing its stream: the engine then kills its steps."""
+
+    def __init__(
+        self, client: docker.DockerClient, response: requests.Response, limits: Limits, cancel: threading.Event
+    ) -> None:
+        self._client = client
+        self._limits = limits
+        self._cancel = cancel
+        self._deadline = time.monotonic() + limits.build_s
+        self._disk_free_bytes = disk_free_bytes(client)
+        self._over = threading.Event()
+        self.verdict: SubmissionFault | Cancelled | None = None
+        messages = CancellableStream(_messages(response), response)
+        self.stream = _quiet_end(messages, self)
+        self._close = messages.close
+        self._thread = threading.Thread(target=self._run, name="build-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The build is over."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(WATCH_INTERVAL_S):
+            self.verdict = self._judged()
+            if self.verdict is not None:
+                self._close()
+                return
+
+    def _judged(self) -> SubmissionFault | Cancelled | None:
+        if self._cancel.is_set():
+            return Cancelled()
+        if time.monotonic() > self._deadline:
+            return SubmissionFault(
+                Reason.BUILD_FAILED, f"The build took longer than {self._limits.build_s:g} s and was stopped."
+            )
+        # The engine's disk has no quota of its own; other work on this machine is given the benefit of a margin.
+        if (
+            self._disk_free_bytes
+            and disk_free_bytes(self._client) < self._disk_free_bytes - 2 * self._limits.image_bytes_max
+        ):
+            return SubmissionFault(Reason.BUILD_FAILED, "The build wrote more than the image may hold and was stopped.")
+        return None
+
+
+def _messages(response: requests.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines(chunk_size=1024):
+        if line:
+            yield json.loads(line)
+
+
+def _quiet_end(stream: Iterator[dict[str, Any]], watch: _Watch) -> Iterator[dict[str, Any]]:
+    """The stream, whose end is no error when the watch made it."""
+    try:
+        yield from stream
+    except (requests.exceptions.RequestException, OSError, ValueError, AttributeError) as error:
+        if watch.verdict is None:
+            raise InfraFault(f"The connection to the Docker engine broke during the build: {error}") from error

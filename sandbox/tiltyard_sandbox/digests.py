@@ -1,0 +1,122 @@
+"""The content digest: an image's name that time stamps, the build's day and the engine cannot change.
+
+SHA-256 over the configuration that matters when a container runs (`_CONFIG_FIELDS` and the manifest's labels) and,
+layer by layer, the digest of `layers.layer_digests`. Two builds of one archive on one base agree; two image ids never do.
+Layers are remembered by their diff id, so that an image whose layers are all known is not read again.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+
+from tiltyard_sandbox.engine import ENGINE_ERRORS
+from tiltyard_sandbox.guarded import tar_members
+from tiltyard_sandbox.layers import layer_digests
+from tiltyard_sandbox.manifest import LABELS
+from tiltyard_sandbox.verdicts import InfraFault, SubmissionFault
+
+SCHEMA: Final = "tiltyard.image-digest/1"
+_CONFIG_FIELDS: Final = ("Env", "Entrypoint", "Cmd", "WorkingDir", "User", "ExposedPorts", "Volumes")
+_EXPORT_BYTES_MAX: Final = 1 << 45  # our own engine's output: the guard is for headers, not for size
+
+
+def content_digest(client: docker.DockerClient, image_id: str, cache_file: Path | None = None) -> str:
+    """The image's content digest as "sha256:…".
+
+    `cache_file` remembers layers between calls; it is written atomically, and may be deleted at any time. Raises
+    InfraFault when the engine cannot export the image.
+    """
+    try:
+        details = client.images.get(image_id).attrs
+        diff_ids = [str(diff_id).removeprefix("sha256:") for diff_id in details["RootFS"]["Layers"]]
+        cache = _LayerCache.load(cache_file)
+        if not set(diff_ids) <= cache.digests.keys():
+            cache.digests.update(_layers_of(client, image_id))
+            cache.save()
+    except ENGINE_ERRORS as error:
+        raise InfraFault(f"The Docker engine could not export the image: {str(error)[:300]}") from error
+    missing = [diff_id for diff_id in diff_ids if diff_id not in cache.digests]
+    if missing:
+        raise InfraFault("The Docker engine exported the image without one of its layers.")
+    identity = [SCHEMA, _config_identity(details), [cache.digests[diff_id] for diff_id in diff_ids]]
+    return "sha256:" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _config_identity(details: dict[str, Any]) -> dict[str, Any]:
+    config = details.get("Config") or {}
+    labels = config.get("Labels") or {}
+    identity = {name: config.get(name) or None for name in _CONFIG_FIELDS}
+    identity["Labels"] = {label: labels[label] for label in sorted(LABELS.values()) if label in labels}
+    identity["Platform"] = [details.get("Os"), details.get("Architecture")]
+    return identity
+
+
+def _layers_of(client: docker.DockerClient, image_id: str) -> dict[str, str]:
+    """{diff id: content digest} of every layer in the engine's export of the image."""
+    found = {}
+    export = _Joined(client.api.get_image(image_id))
+    with tar_members(export, _EXPORT_BYTES_MAX) as members:
+        for member in members:
+            is_layer = posixpath.basename(member.name) == "layer.tar" or member.name.startswith("blobs/")
+            if not member.isreg() or not is_layer:
+                continue
+            with members.open(member) as file:
+                try:
+                    diff_id, digest = layer_digests(file, _EXPORT_BYTES_MAX)
+                except SubmissionFault:
+                    continue  # newer engines keep other things than layers among the blobs
+            found[diff_id] = digest
+    return found
+
+
+class _Joined:
+    """A stream of chunks as something that can be read in any size."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._left = b""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        while not self._left:
+            part = next(self._parts, None)
+            if part is None:
+                return b""
+            self._left = part
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
+
+
+@dataclass
+class _LayerCache:
+    path: Path | None
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | None) -> "_LayerCache":
+        """What is remembered; a missing or damaged file is an empty memory."""
+        if path is None or not path.exists():
+            return cls(path)
+        try:
+            known = json.loads(path.read_text())
+        except (OSError, ValueError):
+            known = {}
+        layers = known.get(SCHEMA) if isinstance(known, dict) else None
+        return cls(path, dict(layers) if isinstance(layers, dict) else {})
+
+    def save(self) -> None:
+        """Replace the file in one step, so that a reader never sees half of it."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
+            json.dump({SCHEMA: self.digests}, file)
+        os.replace(file.name, self.path)  # noqa: PTH105  atomic, and clearer than Path.replace on a name
