@@ -19,6 +19,10 @@ python=${PYTHON:-python3}
 
 have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 
+has_python_headers() {
+    [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+
 # An engine on the network counts as there; one on this machine when its socket is.
 has_engine() {
     case ${DOCKER_HOST:-unix:///var/run/docker.sock} in
@@ -30,6 +34,9 @@ has_engine() {
 missing_packages() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    # reasoning-gym requires pycosat, which has no wheels.
+    have gcc || printf '%s\n' gcc libc6-dev
+    has_python_headers || echo python3-dev
     have git || echo git
     have mmdebstrap || echo mmdebstrap
     have redis-server || echo redis-server
@@ -97,8 +104,9 @@ if [ -n "$packages" ]; then
     apt-get -o DPkg::Lock::Timeout=300 -qq update >>"$log" 2>&1 ||
         { tail -n 20 "$log" >&2; echo "apt-get update failed; all it said is in $log." >&2; exit 1; }
     # What pip waits for comes first; the rest is unpacked while pip downloads.
-    first=$(echo "$packages" | grep -xE 'python3-venv|ca-certificates|git' || true)
-    rest=$(echo "$packages" | grep -vxE 'python3-venv|ca-certificates|git' || true)
+    for_pip='python3-venv|python3-dev|gcc|libc6-dev|ca-certificates'
+    first=$(echo "$packages" | grep -xE "$for_pip" || true)
+    rest=$(echo "$packages" | grep -vxE "$for_pip" || true)
     # shellcheck disable=SC2086
     [ -z "$first" ] || apt_install $first
     # shellcheck disable=SC2086
