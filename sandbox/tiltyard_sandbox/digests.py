@@ -1,7 +1,7 @@
 """The content digest: an image's name that time stamps, the build's day and the engine cannot change.
 
 SHA-256 over the configuration that matters when a container runs (`_CONFIG_FIELDS` and the manifest's labels) and,
-layer by layer, the digest of `layers.layer_digests`. Two builds of one archive on one base agree; two image ids never do.
+layer by layer, the digest of `layers.layer_digests`. Two builds of one archive on one base agree; image ids do not.
 Layers are remembered by their diff id, so that an image whose layers are all known is not read again.
 """
 

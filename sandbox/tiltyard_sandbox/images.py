@@ -14,7 +14,7 @@ from tiltyard_sandbox import dockerfile
 from tiltyard_sandbox.archives import BuildContext, read_upload
 from tiltyard_sandbox.builds import run_build, write_context
 from tiltyard_sandbox.engine import ENGINE_ERRORS
-from tiltyard_sandbox.guarded import reject
+from tiltyard_sandbox.guarded import reject, shown
 from tiltyard_sandbox.image_archive import ImageArchive, scan_layers, without_names
 from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.manifest import SubmissionManifest
@@ -22,6 +22,8 @@ from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
 
 LOAD_TIMEOUT_S: Final = 1800
 VOLUMES_MAX: Final = 8
+_VOLUME_PATH: Final = re.compile(r"(/[A-Za-z0-9._-]+)+/?")
+_SYSTEM_PATHS: Final = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/sbin")
 _LOADED_ID: Final = re.compile(r"Loaded image ID: (sha256:[0-9a-f]{64})")
 
 
@@ -134,12 +136,22 @@ def _checked(client: docker.DockerClient, image_id: str, manifest: SubmissionMan
         config = details.get("Config") or {}
         if not config.get("Entrypoint") and not config.get("Cmd"):
             raise reject("The image has neither ENTRYPOINT nor CMD: it does not say how to start the server.")
-        if len(config.get("Volumes") or {}) > VOLUMES_MAX:
-            raise reject(f"The image declares more than {VOLUMES_MAX} volumes.")
+        volume_paths(config)
     except SubmissionFault:
         remove_image(client, image_id)
         raise
     return BuiltImage(image_id, size_bytes, manifest)
+
+
+def volume_paths(config: Mapping[str, Any]) -> list[str]:
+    """The places that the image's VOLUME lines name; raises SubmissionFault(image_rejected) on unusual ones."""
+    paths = sorted(config.get("Volumes") or {})
+    if len(paths) > VOLUMES_MAX:
+        raise reject(f"The image declares more than {VOLUMES_MAX} volumes.")
+    for path in paths:
+        if not _VOLUME_PATH.fullmatch(path) or path.startswith(_SYSTEM_PATHS) or "/." in path:
+            raise reject(f"The image declares a VOLUME at {shown(path)}, which is not allowed. Remove that line.")
+    return [path.rstrip("/") for path in paths]
 
 
 def remove_image(client: docker.DockerClient, image_id: str) -> None:

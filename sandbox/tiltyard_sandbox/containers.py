@@ -1,0 +1,143 @@
+"""The flags of the two containers: everything that holds a submission in is written down here."""
+
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
+
+from tiltyard_sandbox.limits import GIB, MIB, Limits
+from tiltyard_sandbox.verdicts import InfraFault
+
+SUITE_MOUNT: Final = "/suite"  # where the evaluator finds the suite, read-only
+RESULTS_MOUNT: Final = "/results"  # and where it writes: pass `--suite /suite --out /results`
+UID: Final = 65532  # the customary "nonroot"; no account on the host has it
+ROLE_LABEL: Final = "tiltyard.role"
+VOLUME_TMPFS_BYTES: Final = 1 * MIB
+VOLUME_TMPFS_INODES: Final = 64
+EVALUATOR_LIMITS: Final = Limits(memory_bytes=3 * GIB, cpus=2.0, pids=256, tmpfs_bytes=256 * MIB)
+RESULT_FILE_MAX_BYTES: Final = 1 * GIB
+
+# The loader's hooks run code in whatever starts first, GPU tooling on the host included (CVE-2025-23266), and the GPU
+# runtime reads its own variables from the image. So what the image says in these is overridden, not inherited.
+_NEUTRALISED: Final = {
+    "LD_PRELOAD": "",
+    "LD_AUDIT": "",
+    "NVIDIA_VISIBLE_DEVICES": "void",
+    "NVIDIA_IMEX_CHANNELS": "",
+    "NVIDIA_GDS": "",
+    "NVIDIA_MOFED": "",
+}
+
+
+def submission_options(
+    image: str, *, volumes: Sequence[str], limits: Limits, labels: Mapping[str, str], port: int
+) -> dict[str, Any]:
+    """Arguments for `client.containers.create`: the participant's server, in a network with a loopback and no more."""
+    options = _hardened(limits, {**labels, ROLE_LABEL: "submission"})
+    options["tmpfs"].update({path: _covering_tmpfs() for path in volumes if path not in options["tmpfs"]})
+    options["environment"].update(_NEUTRALISED, TILTYARD_PORT=str(port))
+    if limits.gpu_uuid is not None:
+        options["environment"]["NVIDIA_VISIBLE_DEVICES"] = limits.gpu_uuid
+        options["device_requests"] = [DeviceRequest(device_ids=[limits.gpu_uuid], capabilities=[["gpu"]])]
+    return {**options, "image": image, "network_mode": "none", "user": f"{UID}:{UID}"}
+
+
+def evaluator_options(
+    image: str,
+    *,
+    command: Sequence[str],
+    suite_dir: Path,
+    results_dir: Path,
+    labels: Mapping[str, str],
+    submission_id: str,
+) -> dict[str, Any]:
+    """Arguments for `client.containers.create`: the evaluator, in the submission's network and nothing else of it."""
+    options = _hardened(EVALUATOR_LIMITS, {**labels, ROLE_LABEL: "evaluator"})
+    options["ulimits"] = _ulimits(EVALUATOR_LIMITS, RESULT_FILE_MAX_BYTES)
+    mounts = [
+        Mount(SUITE_MOUNT, str(suite_dir.resolve()), type="bind", read_only=True),
+        Mount(RESULTS_MOUNT, str(results_dir.resolve()), type="bind"),
+    ]
+    return {
+        **options,
+        "image": image,
+        "command": list(command),
+        "network_mode": f"container:{submission_id}",
+        "mounts": mounts,
+        "user": results_owner(suite_dir, results_dir),
+    }
+
+
+def results_owner(suite_dir: Path, results_dir: Path) -> str:
+    """Make the directories usable by the evaluator's account and name it, as "uid:gid".
+
+    As root, that is `UID`, which is given the results directory and must be able to read the suite. Otherwise it is the
+    caller's own account, because only root may give files away. Raises InfraFault when the suite cannot be read.
+    """
+    if os.geteuid() != 0:
+        return f"{os.geteuid()}:{os.getegid()}"
+    for path in [suite_dir, *suite_dir.rglob("*")]:
+        mode = path.stat().st_mode
+        needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
+        if mode & needed != needed:
+            raise InfraFault(f"The evaluator cannot read {path}: make it readable for others (chmod o+rX).")
+    os.chown(results_dir, UID, UID)
+    results_dir.chmod(0o700)
+    return f"{UID}:{UID}"
+
+
+def _hardened(limits: Limits, labels: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "detach": True,
+        "labels": dict(labels),
+        "environment": {"HOME": "/tmp"},  # noqa: S108  a tmpfs of the container's own
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true", f"seccomp={seccomp_profile()}"],
+        "ipc_mode": "private",
+        "init": True,
+        "mem_limit": limits.memory_bytes,
+        "memswap_limit": limits.memory_bytes,  # memory and swap together: so no swap
+        "nano_cpus": int(limits.cpus * 1e9),
+        "pids_limit": limits.pids,
+        "oom_score_adj": 500,  # should the host itself run short, this goes first
+        "ulimits": _ulimits(limits, max(limits.tmpfs_bytes, limits.shm_bytes)),
+        "tmpfs": {
+            # Executable: Triton and torch.compile load what they compile there, and a server that runs its own Python
+            # gains nothing by it.
+            "/tmp": _tmpfs(limits.tmpfs_bytes, limits.tmpfs_inodes, "exec"),  # noqa: S108
+            "/dev/shm": _tmpfs(limits.shm_bytes, limits.tmpfs_inodes, "noexec"),  # noqa: S108
+        },
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON, config={"max-size": str(limits.log_bytes // 2), "max-file": "2"}
+        ),
+        "healthcheck": {"test": ["NONE"]},
+        "restart_policy": {"Name": "no"},
+    }
+
+
+def _ulimits(limits: Limits, file_bytes: int) -> list[Ulimit]:
+    values = {"core": 0, "nofile": limits.open_files, "fsize": file_bytes}
+    return [Ulimit(name=name, soft=value, hard=value) for name, value in values.items()]
+
+
+def _tmpfs(size_bytes: int, inodes: int, execution: str) -> str:
+    return f"rw,nosuid,nodev,{execution},size={size_bytes},nr_inodes={inodes},mode=1777,uid={UID},gid={UID}"
+
+
+def _covering_tmpfs() -> str:
+    """For a VOLUME of the image: it would be writable and without bounds on the host's disk, so it is covered."""
+    return _tmpfs(VOLUME_TMPFS_BYTES, VOLUME_TMPFS_INODES, "noexec")
+
+
+@cache
+def seccomp_profile() -> str:
+    """The project's own seccomp profile, as the engine takes it: JSON on one line."""
+    text = resources.files("tiltyard_sandbox").joinpath("seccomp.json").read_text()
+    return json.dumps(json.loads(text), separators=(",", ":"))
