@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import docker
 
+import tiltyard_eval
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.output import Output
 from tiltyard.cli.plan import Plan, PlannedSuite
@@ -27,6 +28,11 @@ def evaluate_target(output: Output, target: str, plan: Plan, results_dir: Path) 
     try:
         with prepared_upload(target, output) as upload, _cancel_on_interrupt(output) as cancel:
             _require_image(client, plan.evaluator_image)
+            if plan.evaluator_version not in {"", tiltyard_eval.__version__}:
+                output.note(
+                    f"Warning: the server's evaluator is {plan.evaluator_version}, this one is "
+                    f"{tiltyard_eval.__version__}: scores may differ. Update `tiltyard` and make the images again."
+                )
             run = _Run(output, client, plan, results_dir, cancel)
             image = run.prepare(upload.path)
             evaluation.image_digest = image.digest
@@ -67,7 +73,6 @@ class _Run:
                 archive,
                 allowed_bases=self._plan.base_images,
                 limits=self._plan.limits,
-                labels=self._labels,
                 on_log=lambda line: _write_line(log, line),
                 cancel=self._cancel,
             )

@@ -86,13 +86,13 @@ def _translate(pattern: str) -> str:
     """Go's filepath.Match with Docker's `**` (any number of folders), as a regular expression."""
     fixed = {"**/": r"(?:[^/]+/)*", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
     parts = []
-    for token in _TOKEN.findall(pattern):
-        if token == "[":
+    for piece in _TOKEN.findall(pattern):
+        if piece == "[":
             raise re.error("a [ without its ]")
-        if token in fixed:
-            parts.append(fixed[token])
-        elif token.startswith("["):
-            parts.append(token)
+        if piece in fixed:
+            parts.append(fixed[piece])
+        elif piece.startswith("["):
+            parts.append(piece)
         else:
-            parts.append(re.escape(token[1:] if token.startswith("\\") and len(token) == 2 else token))
+            parts.append(re.escape(piece[1:] if piece.startswith("\\") and len(piece) == 2 else piece))
     return "".join(parts)

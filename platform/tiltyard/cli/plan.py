@@ -28,6 +28,7 @@ class PlannedSuite:
     title: str
     directory: Path
     sha256: str  # "sha256:…"
+    is_open: bool
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,14 @@ class Plan:
     base_images: tuple[str, ...]
     seed: int = 0
     evaluator_image: str = DEFAULT_EVALUATOR_IMAGE
+    evaluator_version: str = ""  # of the server; empty when it is not known
 
 
 def plan_from_server(client: ApiClient, slug: str, track: str | None) -> Plan:
     """The plan that the server follows for `slug`, with its open suites downloaded once and kept."""
     competition = client.competition(slug)
+    evaluator = competition.get("evaluator")
+    evaluator = evaluator if isinstance(evaluator, dict) else {}
     suites = [suite for suite in _mappings(competition, "suites") if suite.get("visibility") == "open"]
     if not suites:
         raise CliError(f"{slug} has no open suite, so it cannot be evaluated here. Use `tiltyard submit`.")
@@ -51,8 +55,9 @@ def plan_from_server(client: ApiClient, slug: str, track: str | None) -> Plan:
         suites=tuple(_cached_suite(client, slug, suite) for suite in suites),
         limits=_limits(_choose_track(competition, track)),
         base_images=_texts(competition.get("base_images")) or DEFAULT_BASES,
-        seed=_seed(competition),
-        evaluator_image=_evaluator_image(competition.get("evaluator_image")),
+        seed=_seed(evaluator.get("seed", 0)),
+        evaluator_image=_evaluator_image(evaluator.get("image")),
+        evaluator_version=str(evaluator.get("version", "")),
     )
 
 
@@ -70,19 +75,21 @@ def plan_from_bundle(directory: Path, track: str | None) -> Plan:
         raise CliError(f"{path} is not a competition's description.")
     suites = []
     for entry in _mappings(competition, "suites"):
-        suite_dir = (directory / str(entry.get("path", ""))).resolve()
+        if not entry.get("path"):
+            continue  # drawn from a recipe with the organiser's secret: hidden
+        suite_dir = (directory / str(entry["path"])).resolve()
         if not suite_dir.is_relative_to(directory.resolve()):
             raise CliError(f"{path}: the suite {entry.get('path')!r} lies outside the bundle.")
-        # A hidden suite need not be there: an organiser's copy has it, a published one has not.
-        if (suite_dir / "suite.yaml").is_file() and _visibility(suite_dir) == "open":
-            suites.append(local_suite(suite_dir))
+        suite = local_suite(suite_dir)
+        if suite.is_open:
+            suites.append(suite)
     if not suites:
         raise CliError(f"{path} names no open suite that is present.")
     return Plan(
         suites=tuple(suites),
         limits=_limits(_choose_track(competition, track)),
         base_images=_texts(competition.get("base_images")) or DEFAULT_BASES,
-        seed=_seed(competition),
+        seed=_seed(competition.get("evaluation_seed", 0)),
         evaluator_image=_evaluator_image(None),
     )
 
@@ -100,7 +107,7 @@ def local_suite(directory: Path) -> PlannedSuite:
         suite = verify_suite(directory)
     except SuiteError as error:
         raise CliError(f"The suite {directory}: {error}") from None
-    return PlannedSuite(suite.name, suite.title, directory.resolve(), suite.sha256)
+    return PlannedSuite(suite.name, suite.title, directory.resolve(), suite.sha256, suite.visibility == "open")
 
 
 def _cached_suite(client: ApiClient, slug: str, suite: Document) -> PlannedSuite:
@@ -136,14 +143,6 @@ def _matching(directory: Path, digest: str) -> PlannedSuite:
     return suite
 
 
-def _visibility(suite_dir: Path) -> object:
-    try:
-        values = yaml.safe_load((suite_dir / "suite.yaml").read_bytes()[:_BUNDLE_BYTES_MAX])
-    except (OSError, yaml.YAMLError, RecursionError, ValueError):
-        return None
-    return values.get("visibility") if isinstance(values, dict) else None
-
-
 def _choose_track(competition: Mapping[str, Any], wanted: str | None) -> Document:
     tracks = _mappings(competition, "tracks")
     by_slug = {str(track.get("slug")): track for track in tracks}
@@ -163,8 +162,7 @@ def _limits(track: Document) -> Limits:
         ) from None
 
 
-def _seed(competition: Mapping[str, Any]) -> int:
-    seed = competition.get("seed", 0)
+def _seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise CliError("The competition's seed is not a non-negative whole number.", ExitCode.PLATFORM)
     return seed

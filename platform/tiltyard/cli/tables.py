@@ -46,9 +46,9 @@ def run_summary(run: Mapping[str, Any]) -> str:
         lines.append(f"Verdict: {reason}. {run.get('failure_message') or 'The server gave no message.'}")
         lines.append(f"What to do: docs/how-to/read-a-verdict.md, and the log: tiltyard logs {run.get('id')}")
     elif run.get("state") == "scored":
-        lines.append(f"Score, % [95 % interval]: {interval(_score(run)) or '–'}")
+        lines.append(f"Score, % [95 % interval]: {interval(run.get('score')) or '–'}")
         for suite in run.get("suites") or []:
-            lines.append(f"  {suite.get('title') or suite.get('name')}: {interval(_score(suite)) or '–'}")
+            lines.append(f"  {suite.get('title')}: {interval(suite.get('score')) or '–'}")
     elif run.get("items_total"):
         lines.append(f"{run.get('current_suite')}: {run.get('items_done')} of {run.get('items_total')} questions")
     return "\n".join(lines)
@@ -61,7 +61,7 @@ def submissions_table(submissions: Iterable[Mapping[str, Any]]) -> "Table":
         run = latest_run(submission)
         verdict = run.get("failure_reason") or run.get("state")
         rows.append(
-            [submission.get("competition"), submission.get("name"), run.get("id"), verdict, interval(_score(run))]
+            [submission.get("competition"), submission.get("name"), run.get("id"), verdict, interval(run.get("score"))]
         )
     return table(["Competition", "Name", "Run", "State", "Score, % [95 % interval]"], rows, right_aligned=(4,))
 
@@ -69,7 +69,7 @@ def submissions_table(submissions: Iterable[Mapping[str, Any]]) -> "Table":
 def latest_run(submission: Mapping[str, Any]) -> Mapping[str, Any]:
     """The newest run of a submission; an empty mapping when it has none."""
     runs = submission.get("runs")
-    run = submission.get("run") or (runs[0] if isinstance(runs, list) and runs else None)
+    run = runs[0] if isinstance(runs, list) and runs else None
     return run if isinstance(run, Mapping) else {}
 
 
@@ -78,19 +78,14 @@ def leaderboard_table(board: Mapping[str, Any]) -> "Table":
     rows = [
         [
             row.get("rank"),
-            row.get("name"),
+            f"{row.get('name')} (baseline)" if row.get("is_baseline") else row.get("name"),
             row.get("owner"),
-            interval(_score(row)),
-            *(interval(row.get(key)) for key in ("open", "hidden", "gap")),
+            *(interval(row.get(key)) for key in ("score", "open", "hidden", "gap")),
         ]
         for row in board.get("entries") or []
     ]
     headers = ["#", "Name", "By", "Score, %", "Open, %", "Hidden, %", "Gap"]
     return table(headers, rows, right_aligned=(0, 3, 4, 5, 6))
-
-
-def _score(values: Mapping[str, Any]) -> Any:
-    return values.get("score")
 
 
 def evaluation_table(evaluation: "Evaluation") -> "Table":

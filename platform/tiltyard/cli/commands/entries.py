@@ -31,11 +31,11 @@ def submit(
     session = Session.open(server, json_mode=json_mode)
     with ExitStack() as stack:
         client = stack.enter_context(session.client())
-        client.me()  # fail before packing and uploading, not after
+        client.me()  # what can be refused is refused before packing and uploading, not after
+        description = client.competition(competition)
         upload = stack.enter_context(prepared_upload(target, session.output))
+        _check_size(upload.path, description)
         sent = _send(client, session.output, upload, competition, track)
-        url = str(sent["url"])
-        sent["url"] = url if url.startswith("http") else session.server + url
         for label, name in (("Submission", "submission_id"), ("Run", "run_id"), ("Page", "url")):
             session.output.say(f"{label:<12}{sent[name]}")
         if not wait:
@@ -117,11 +117,17 @@ def _send(client: ApiClient, output: Output, upload: Upload, competition: str, t
 
         columns = ("Uploading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         bar = stack.enter_context(Progress(*columns, console=output.error_console))
-        task = bar.add_task("upload", total=_size(upload.path))
+        task = bar.add_task("upload", total=upload.path.stat().st_size)
         return client.submit(
             competition, counting(file, lambda count: bar.advance(task, count)), upload.filename, track
         )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
+def _check_size(path: Path, competition: Document) -> None:
+    allowed_bytes = competition.get("upload_bytes_max")
+    size_bytes = path.stat().st_size
+    if isinstance(allowed_bytes, int) and size_bytes > allowed_bytes:
+        raise CliError(
+            f"The submission has {size_bytes:,} bytes, more than the {allowed_bytes:,} that the competition allows. "
+            "Leave out what the server does not need: name it in .dockerignore."
+        )

@@ -1,6 +1,7 @@
 """`tiltyard evaluate`: the server's evaluation, here."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where results go. Default: tiltyard-results/TIME.")
     ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", metavar="UUID", help="Give the submission this GPU.")] = None,
     adapter: Annotated[
         str, typer.Option("--adapter", help="For a URL: the wire protocol, openai or native.")
     ] = "openai",
@@ -45,7 +47,7 @@ def evaluate(
         raise CliError("Say what to ask: exactly one of --competition SLUG, --competition-dir DIR or --suite DIR.")
     if adapter not in {"openai", "native"}:
         raise CliError(f"--adapter is openai or native, not {adapter!r}.")
-    plan = _plan(session, competition, track, competition_dir, suite)
+    plan = _with_gpu(_plan(session, competition, track, competition_dir, suite), gpu)
     results_dir = _new_directory(out)
     evaluation = _run(session, target, plan, adapter, results_dir)
     report = results_dir / "report.html"
@@ -71,6 +73,13 @@ def _plan(
     if suite is None:
         raise AssertionError("one of the three sources is set")
     return plan_from_suite(suite)
+
+
+def _with_gpu(plan: Plan, gpu: str | None) -> Plan:
+    try:
+        return replace(plan, limits=replace(plan.limits, gpu_uuid=gpu))
+    except ValueError as error:
+        raise CliError(f"--gpu: {error} `nvidia-smi -L` lists them.") from None
 
 
 def _new_directory(out: Path | None) -> Path:
