@@ -18,11 +18,11 @@ from tiltyard.competitions.models import Competition, Track
 from tiltyard.submissions.models import Artefact, Run, Submission
 from tiltyard.submissions.quota import quota_for
 from tiltyard.submissions.uploads import too_large_message
-from tiltyard_sandbox.archives import UploadKind, inspect_upload, read_manifest
+from tiltyard_sandbox import dockerfile
+from tiltyard_sandbox.archives import BuildContext, read_upload
 from tiltyard_sandbox.manifest import SubmissionManifest
 from tiltyard_sandbox.verdicts import SubmissionFault
 
-_KINDS = {UploadKind.CONTEXT: Artefact.Kind.DOCKER_CONTEXT, UploadKind.IMAGE: Artefact.Kind.IMAGE_ARCHIVE}
 _CHUNK_BYTES = 1 << 20
 _FILENAME_CHARS = 255
 
@@ -64,17 +64,17 @@ def accept_upload(
     size_bytes = path.stat().st_size
     if size_bytes > competition.upload_limit_bytes:
         raise UploadTooLarge(too_large_message(size_bytes, competition.upload_limit_bytes))
-    kind, manifest = _inspect(path, competition)
+    kind, manifest = _inspect(path, competition, track)
     sha256 = _sha256(path)
     with transaction.atomic():
         # Two uploads at once must not both see the last free place: the owner's row is the lock.
         User.objects.select_for_update().get(pk=owner.pk)
         if not is_baseline:
             check_may_submit(owner, competition, now)
-        artefact = _keep(path, sha256, kind, size_bytes)
         phase = competition.current_phase(now)
         if phase is None:
             raise QuotaExceeded("The competition takes no submissions now: no phase is open. See its dates.")
+        artefact = _keep(path, sha256, kind, size_bytes)
         submission = Submission.objects.create(
             competition=competition,
             track=track,
@@ -107,18 +107,22 @@ def queue_run(submission: Submission, now: datetime, message: str = "Accepted an
     return run
 
 
-def _inspect(path: Path, competition: Competition) -> tuple[UploadKind, SubmissionManifest]:
+def _inspect(path: Path, competition: Competition, track: Track) -> tuple[Artefact.Kind, SubmissionManifest]:
+    bases = competition.base_images
     try:
-        kind = inspect_upload(path)
-        manifest = read_manifest(path)
+        upload = read_upload(path, unpacked_bytes_max=track.sandbox_limits().image_bytes_max)
+        if isinstance(upload, BuildContext):
+            dockerfile.check(upload.dockerfile, allowed_bases=bases, base_args={"BASE": bases[0]})
     except SubmissionFault as fault:
         raise UploadRefused(fault.message) from fault
+    manifest = upload.manifest
     if manifest.base_model not in competition.allowed_base_models:
         allowed = ", ".join(competition.allowed_base_models)
         raise UploadRefused(
             f"tiltyard.yaml: the base model {manifest.base_model!r} is not allowed here. Allowed: {allowed}."
         )
-    return kind, manifest
+    is_context = isinstance(upload, BuildContext)
+    return Artefact.Kind.DOCKER_CONTEXT if is_context else Artefact.Kind.IMAGE_ARCHIVE, manifest
 
 
 def _sha256(path: Path) -> str:
@@ -130,10 +134,8 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _keep(path: Path, sha256: str, kind: UploadKind, size_bytes: int) -> Artefact:
-    artefact, _ = Artefact.objects.get_or_create(
-        sha256=sha256, defaults={"kind": _KINDS[kind], "size_bytes": size_bytes}
-    )
+def _keep(path: Path, sha256: str, kind: Artefact.Kind, size_bytes: int) -> Artefact:
+    artefact, _ = Artefact.objects.get_or_create(sha256=sha256, defaults={"kind": kind, "size_bytes": size_bytes})
     artefact.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Through a name of its own in the same directory: the artefact appears whole, wherever the upload lay.
     staged = artefact.path.with_name(f".{uuid.uuid4()}.part")
