@@ -18,6 +18,7 @@ from tiltyard.cli.plan import Plan, PlannedSuite
 from tiltyard.cli.results import Evaluation, SuiteReport
 from tiltyard.cli.targets import connect_engine, prepared_upload
 from tiltyard.evaluation import PreparedImage, evaluate_suite, prepare_image
+from tiltyard_sandbox.images import remove_image
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
 
 
@@ -36,10 +37,13 @@ def evaluate_target(output: Output, target: str, plan: Plan, results_dir: Path) 
             run = _Run(output, client, plan, results_dir, cancel)
             image = run.prepare(upload.path)
             evaluation.image_digest = image.digest
-            for suite in plan.suites:
-                run.evaluate(suite, image, evaluation)
-                if evaluation.failure_reason:
-                    break
+            try:
+                for suite in plan.suites:
+                    run.evaluate(suite, image, evaluation)
+                    if evaluation.failure_reason:
+                        break
+            finally:
+                _remove_unless_named(client, image.image_id)
     except SubmissionFault as fault:
         evaluation.fail(fault.reason.value, fault.message)
     except InfraFault as fault:
@@ -146,6 +150,15 @@ def _require_image(client: docker.DockerClient, reference: str) -> None:
         ) from None
     except docker.errors.APIError as error:
         raise CliError(f"The Docker engine refused: {error}", ExitCode.PLATFORM) from None
+
+
+def _remove_unless_named(client: docker.DockerClient, image_id: str) -> None:
+    """Free the disk; an image that the user has under a name, as `tiltyard evaluate IMAGE` finds it, is theirs."""
+    try:
+        if not client.images.get(image_id).tags:
+            remove_image(client, image_id)
+    except docker.errors.APIError as error:
+        raise InfraFault(f"The image could not be removed: {error}") from error
 
 
 def _write_line(log: TextIO, line: str) -> None:

@@ -1,13 +1,13 @@
 """What a local evaluation gave: per suite the evaluator's own result.json and samples.jsonl, and the verdict."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 from tiltyard.cli.errors import CliError, ExitCode
-from tiltyard_eval.results import MAX_RESULT_BYTES, ResultError, load_result
+from tiltyard_eval.report import render_report
+from tiltyard_eval.results import MAX_RESULT_BYTES, Result, ResultError, load_result
 from tiltyard_sandbox.results import read_results
 from tiltyard_sandbox.verdicts import InfraFault
 
@@ -16,10 +16,11 @@ SAMPLES_BYTES_MAX: Final = 256 << 20
 
 @dataclass(frozen=True)
 class SuiteReport:
-    """One suite's results: the checked result.json, and the folder that it lies in."""
+    """One suite's results: result.json, checked and as it was written, and the folder that it lies in."""
 
     title: str
     directory: Path
+    checked: Result
     result: dict[str, Any]
 
     @classmethod
@@ -29,15 +30,20 @@ class SuiteReport:
             content = read_results(directory, ["result.json"], MAX_RESULT_BYTES).get("result.json")
             if content is None:
                 return None
-            load_result(content)  # checks every field; what is shown then is what the evaluator wrote
-            return cls(title, directory, json.loads(content))
+            return cls(title, directory, load_result(content), json.loads(content))
         except (ResultError, InfraFault, OSError) as error:
             raise CliError(f"The evaluator's result cannot be read: {error}", ExitCode.PLATFORM) from None
 
-    def samples(self) -> Iterator[dict[str, Any]]:
-        """The items of samples.jsonl; none when the run ended before it was written."""
+    @property
+    def page(self) -> Path:
+        """The report's place: beside the evaluator's folder, which may belong to the container's user."""
+        return self.directory.with_name(f"{self.name}.html")
+
+    def write_page(self) -> None:
+        """Write the evaluator's report as one HTML file that loads nothing."""
         content = read_results(self.directory, ["samples.jsonl"], SAMPLES_BYTES_MAX).get("samples.jsonl", b"")
-        yield from (json.loads(line) for line in content.splitlines())
+        page = render_report(self.checked, [json.loads(line) for line in content.splitlines()])
+        self.page.write_text(page, encoding="utf-8", errors="replace")  # answers may hold lone surrogates
 
     @property
     def name(self) -> str:
@@ -80,9 +86,9 @@ class Evaluation:
             "failure": failure,
             "image_digest": self.image_digest,
             "results_dir": str(results_dir),
-            "report": str(results_dir / "report.html"),
             "suites": [
-                {"name": suite.name} | {key: suite.result.get(key) for key in ("score", "repro_hash", "tasks")}
+                {"name": suite.name, "report": str(suite.page)}
+                | {key: suite.result.get(key) for key in ("score", "repro_hash", "tasks")}
                 for suite in self.suites
             ],
         }

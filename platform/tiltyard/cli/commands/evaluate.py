@@ -11,7 +11,6 @@ import typer
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.options import JsonOption, ServerOption, Session, TrackOption
 from tiltyard.cli.plan import Plan, plan_from_bundle, plan_from_server, plan_from_suite
-from tiltyard.cli.report import write_report
 from tiltyard.cli.results import Evaluation
 from tiltyard.cli.tables import evaluation_table
 
@@ -50,15 +49,17 @@ def evaluate(
     plan = _with_gpu(_plan(session, competition, track, competition_dir, suite), gpu)
     results_dir = _new_directory(out)
     evaluation = _run(session, target, plan, adapter, results_dir)
-    report = results_dir / "report.html"
-    write_report(evaluation, report)
+    for report in evaluation.suites:
+        report.write_page()
     (results_dir / "summary.json").write_text(json.dumps(evaluation.document(results_dir), indent=2), encoding="utf-8")
     session.output.document(evaluation.document(results_dir))
     if evaluation.suites:
         session.output.show(evaluation_table(evaluation))
     if evaluation.failure_reason:
         session.output.say(f"Verdict: {evaluation.failure_reason}. {evaluation.failure_message}")
-    session.output.say(f"Report: {report}")
+    for report in evaluation.suites:
+        session.output.say(f"Report: {report.page}")
+    session.output.say(f"Logs and results: {results_dir}")
     return evaluation.exit_code
 
 
