@@ -130,8 +130,11 @@ def make_adapter(name: str) -> Adapter:
 
 
 def clip(text: str, settings: GenerationSettings) -> str:
-    """The part of a generated text that counts: before the first stop string, and at most `max_chars` characters."""
-    text = text[: settings.max_chars]
+    """The part of a generated text that counts: before the first stop string, and at most `max_chars` characters.
+
+    NUL becomes the replacement character: no gold answer holds either, and databases do not store NUL in a text.
+    """
+    text = text[: settings.max_chars].replace("\0", "\ufffd")
     for stop in settings.stop:
         text = text.split(stop, 1)[0]
     return text

@@ -20,7 +20,7 @@ class RunConfig:
         suite: Path of the suite's folder.
         seed: Shuffles the questions, seeds the bootstrap, and is sent with every request.
         concurrency: Questions in flight at once (see `session.execution_mode`).
-        deadline_s: Limit for waiting, probing and asking together, or None.
+        deadline_s: Limit for probing and asking together, counted from readiness, or None.
         start_timeout_s: Limit for `/health` to answer 200.
         request_timeout_s: Limit for one request, from the first byte sent to the last byte read.
         max_fault_share: Share of the questions (0..1) that may get no usable answer before the whole run fails.

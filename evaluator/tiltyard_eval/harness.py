@@ -95,13 +95,17 @@ def evaluate_suite(suite: Suite, ask: Callable[[Sequence[Question]], Mapping[str
 @contextlib.contextmanager
 def _quiet(cache: Path) -> Iterator[None]:
     """Offline, with caches under `cache`, and with the libraries' chatter kept off standard output."""
-    os.environ.update(_OFFLINE)
-    os.environ.update(HF_HOME=str(cache), HF_DATASETS_CACHE=str(cache / "datasets"))
+    before = dict(os.environ)
+    os.environ.update({**_OFFLINE, "HF_HOME": str(cache), "HF_DATASETS_CACHE": str(cache / "datasets")})
     for name in ("lm_eval", "lm-eval", "datasets", "fsspec", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _task_specs(suite: Suite, cache: str) -> list[dict[str, Any]]:

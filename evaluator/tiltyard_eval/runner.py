@@ -22,9 +22,9 @@ from tiltyard_eval.results import Result
 from tiltyard_eval.session import Session
 from tiltyard_eval.suite import Suite, SuiteError, load_suite
 
-# lm-eval's filters and metrics run over text that the submission wrote. They take seconds; minutes mean that a text was
-# made to keep a regular expression busy.
-SCORING_LIMIT_S: Final = 300.0
+# lm-eval's filters and metrics run over text that the submission wrote. They take seconds; much more means that a
+# text was made to keep a regular expression busy.
+SCORING_LIMIT_S: Final = 45.0
 
 
 class _ScoringTimeout(KeyboardInterrupt):

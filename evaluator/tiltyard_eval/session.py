@@ -42,8 +42,8 @@ class Session:
         self._reporter = reporter
         self._adapter: Adapter = make_adapter(config.adapter)
         self._retry = retry or RetryPolicy()
-        self._deadline_at = None if config.deadline_s is None else facts.started_s + config.deadline_s
         self._ready = False
+        self._deadline_at: float | None = None  # on the clock of time.monotonic; set when the server is ready
         self._capabilities: Capabilities | None = None
 
     def prepare(self) -> None:
@@ -74,10 +74,10 @@ class Session:
         return asyncio.run(self._ask(batches))
 
     async def _wait_and_probe(self) -> None:
-        async with self._client() as client, self._deadline("before the first question"):
+        async with self._client() as client:
             await self._wait(client)
             self._reporter.stage("probing")
-            capabilities = await probe(client, self._adapter, self._retry, self._config.seed)
+            capabilities = await self._probe(client)
         self._journal.append({"type": "probe", "batches": capabilities.batches, "model": self._adapter.model})
         self._adopt(capabilities)
 
@@ -85,16 +85,24 @@ class Session:
         self._reporter.stage("waiting")
         await wait_until_ready(client, self._config.start_timeout_s)
         self._ready = True
+        if self._config.deadline_s is not None:
+            self._deadline_at = time.monotonic() + self._config.deadline_s
+
+    async def _probe(self, client: HttpClient) -> Capabilities:
+        try:
+            async with asyncio.timeout(self._config.deadline_s):
+                return await probe(client, self._adapter, self._retry, self._config.seed)
+        except TimeoutError as error:
+            raise RunFailed("time_limit", "The time limit was reached before the first question.") from error
 
     async def _ask(self, batches: Sequence[Batch]) -> Mapping[str, Answer]:
         finished = finished_batches(self._journal.entries)
         async with self._client() as client:
+            if not self._ready and len(finished) < len(batches):
+                await self._wait(client)
+            self._reporter.stage("asking")
             scheduler = self._scheduler(client)
             try:
-                if not self._ready and len(finished) < len(batches):
-                    async with self._deadline("before the first question"):
-                        await self._wait(client)
-                self._reporter.stage("asking")
                 await scheduler.ask_all(batches, finished)
             finally:
                 self._facts.latencies_s.extend(answer.latency_s for answer in scheduler.answers.values())
@@ -131,15 +139,6 @@ class Session:
             finally:
                 self._facts.requests += client.requests
                 self._facts.retries = self._retry.used
-
-    @contextlib.asynccontextmanager
-    async def _deadline(self, when: str) -> AsyncIterator[None]:
-        left_s = None if self._deadline_at is None else self._deadline_at - time.monotonic()
-        try:
-            async with asyncio.timeout(left_s):
-                yield
-        except TimeoutError as error:
-            raise RunFailed("time_limit", f"The time limit was reached {when}.") from error
 
 
 def execution_mode(capabilities: Capabilities, concurrency: int) -> str:

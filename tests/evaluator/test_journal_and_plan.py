@@ -66,6 +66,7 @@ def test_text_is_clipped_at_the_first_of_all_stop_strings() -> None:
     assert clip("one\n\ntwo END", LONG) == "one"
     assert clip("one END\n\ntwo", LONG) == "one "
     assert len(clip("x" * 9999, LONG)) == 4096
+    assert clip("a\0b", LONG) == "a\ufffdb"
     assert GenerationSettings(max_tokens=2048, temperature=0.0, stop=()).max_chars == 8192
 
 

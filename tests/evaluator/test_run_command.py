@@ -1,5 +1,6 @@
 """`run` and `resume` as processes: result files, exit statuses, kills and continuation."""
 
+import functools
 import json
 import os
 import signal
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from eval_servers import running_server
-from eval_suites import evaluator_command, gold_answers, make_suite, read_samples, run_evaluator
+from eval_suites import RecordingReporter, evaluator_command, gold_answers, make_suite, read_samples, run_evaluator
 
+from tiltyard_eval import runner
+from tiltyard_eval.config import RunConfig
 from tiltyard_eval.results import load_result
-from tiltyard_eval.suite import Suite
+from tiltyard_eval.suite import Suite, load_suite, lock_suite
 
 pytestmark = pytest.mark.slow
 
@@ -213,6 +217,26 @@ def test_repro_hash_is_the_same_twice_and_names_what_matters(tmp_path: Path, sui
         run("adapter", "--image-digest", "sha256:aa", "--adapter", "native"),
     ]
     assert len({first, *others}) == 5
+
+
+def test_text_that_keeps_a_regular_expression_busy_ends_with_a_verdict(
+    tmp_path: Path, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a pattern is refused in a stranger's suite; in a trusted one the limit on scoring holds."""
+    path = suite.root / "tasks" / "sums.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["filter_list"][0]["filter"][0]["regex_pattern"] = "(a+)+$"
+    path.write_text(yaml.safe_dump(config))
+    lock_suite(suite.root, trusted=True)
+    monkeypatch.setattr(runner, "load_suite", functools.partial(load_suite, trusted=True))
+    monkeypatch.setattr(runner, "SCORING_LIMIT_S", 1.0)
+    answers = dict.fromkeys(gold_answers(suite), "a" * 60 + "b")
+    with running_server(tmp_path, answers=answers) as url:
+        config = RunConfig(url=url, adapter="openai", suite=str(suite.root))
+        result = runner.start(config, tmp_path / "out", RecordingReporter())
+    assert result.failure is not None
+    assert result.failure.reason == "time_limit"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_evaluator_needs_neither_torch_nor_django_nor_a_writable_home(tmp_path: Path, suite: Suite) -> None:

@@ -26,7 +26,7 @@ def add_commands(subparsers: "Subparsers") -> None:
     run.add_argument("--adapter", choices=("openai", "native"), default="openai", help="wire protocol (default openai)")
     run.add_argument("--suite", type=Path, required=True, help="folder of the suite")
     run.add_argument("--out", type=Path, required=True, help="folder for the results; must not hold a run")
-    run.add_argument("--deadline", type=_seconds, help="limit in seconds for waiting, probing and asking together")
+    run.add_argument("--deadline", type=_seconds, help="limit in seconds for probing and asking, from readiness on")
     run.add_argument("--start-timeout", type=_seconds, default=_DEFAULTS.start_timeout_s, help="seconds until ready")
     run.add_argument("--request-timeout", type=_seconds, default=_DEFAULTS.request_timeout_s, help="seconds a request")
     run.add_argument("--concurrency", type=_concurrency, default=_DEFAULTS.concurrency, help="questions in flight")
