@@ -20,6 +20,7 @@ import yaml
 from django.utils import timezone
 
 from tiltyard.accounts.models import ApiToken, User
+from tiltyard.celery import app
 from tiltyard.cli.client import ApiClient
 from tiltyard.cli.config import Config, config_path
 from tiltyard.cli.plan import plan_from_bundle, plan_from_server
@@ -40,6 +41,9 @@ def _own_folders(settings: Any, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         setattr(settings, name, tmp_path / name)
     settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "UPLOAD_DIR")
+    # Nothing listens on port 1: what is queued stays in the database, and no worker of this machine hears of it.
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    app.conf.update(broker_url=settings.REDIS_URL, broker_read_url=None, broker_write_url=None)
 
 
 @pytest.fixture
