@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-WIDTH, HEIGHT = 640.0, 560.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 620.0, 16.0, 500.0
-_LABEL_HEIGHT = 18.0
-_CHAR_WIDTH = 7.6
-_LABEL_CHARS = 22
+LEFT, RIGHT, TOP, BOTTOM = 80.0, 622.0, 16.0, 490.0
+_LABEL_HEIGHT = 22.0
+_CHAR_WIDTH = 10.0  # of the larger letters that phones get
+_LABEL_CHARS = 20
 _STEPS = (0, -1, 1, -2, 2, -3, 3, -4, 4)
 
 

@@ -43,8 +43,8 @@ def signed_percent(value: float | None) -> str:
 
 @register.filter
 def size(value: int) -> str:
-    """1610612736 as "1.5 GiB"."""
-    return human_size(int(value))
+    """1610612736 as "1.5 GiB", 1073741824 as "1 GiB"."""
+    return human_size(int(value)).replace(".0 ", " ")
 
 
 @register.filter
@@ -83,11 +83,11 @@ def interval(value: float | None, low: float | None, high: float | None, tone: s
 
 @register.inclusion_tag("web/_interval.html")
 def gap_interval(value: float | None, low: float | None, high: float | None, is_large: bool) -> dict[str, object]:
-    """A difference of scores with its bar from −50 to +50 points, zero marked; larger ones end at the edge."""
+    """A difference of scores with its bar from −25 to +75 points, zero marked; larger ones end at the edge."""
     if value is None or low is None or high is None:
         return {"value": None}
     tone = "large" if is_large else "gap"
-    return {"value": value, "low": low, "high": high, "tone": tone, "signed": True, "bar": _bar(value, low, high, -0.5)}
+    return {"value": value, "low": low, "high": high, "tone": tone, "signed": True, "bar": _bar(value, low, high, -0.25)}
 
 
 def _bar(value: float, low: float, high: float, start: float) -> Bar:

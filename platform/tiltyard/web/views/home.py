@@ -1,5 +1,6 @@
 """The front page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from tiltyard.competitions.models import Competition, Phase
 from tiltyard.leaderboards.board import Entry, leaderboard
 from tiltyard.web.access import is_staff
 
+_TOP = 3
+
 
 @dataclass(frozen=True)
 class Card:
@@ -20,7 +23,7 @@ class Card:
     phase: Phase | None
     next_phase: Phase | None
     entries: int
-    leader: Entry | None
+    top: Sequence[Entry]
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -36,5 +39,5 @@ def _card(competition: Competition, now: datetime) -> Card:
     next_phase = None if phase else competition.phases.filter(starts_at__gt=now).order_by("starts_at").first()
     boards = [leaderboard(competition, track, now=now) for track in competition.tracks.all()]
     entries = sum(len(board.entries) for board in boards)
-    leader = boards[0].entries[0] if boards and boards[0].entries else None
-    return Card(competition, phase, next_phase, entries, leader)
+    top = boards[0].entries[:_TOP] if boards else []
+    return Card(competition, phase, next_phase, entries, top)
