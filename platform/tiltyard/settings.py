@@ -30,6 +30,7 @@ if PRODUCTION:
         )
 
 INSTALLED_APPS = [
+    "tiltyard.web",  # first, so that its templates stand before those of the admin and of allauth
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -45,11 +46,11 @@ INSTALLED_APPS = [
     "tiltyard.competitions",
     "tiltyard.submissions",
     "tiltyard.leaderboards",
-    "tiltyard.web",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "tiltyard.web.middleware.content_security_policy",
     "tiltyard.submissions.uploads.upload_size_middleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -163,6 +164,7 @@ SUITE_DIR = env_path("TILTYARD_SUITE_DIR", DATA_DIR / "suites")
 WORK_DIR = env_path("TILTYARD_WORK_DIR", DATA_DIR / "work")
 # From these the hidden suites are drawn; back them up, and let nobody read them before a round is over.
 SECRETS_DIR = env_path("TILTYARD_SECRETS_DIR", DATA_DIR / "secrets")
+DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
 for directory in (ARTEFACT_DIR, UPLOAD_DIR, SUITE_DIR, WORK_DIR, SECRETS_DIR):
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
