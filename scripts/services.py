@@ -71,10 +71,11 @@ def running(
     is_ready: Callable[[], bool],
     stop_signal: signal.Signals = signal.SIGTERM,
     user: str | None = None,
+    log_name: str | None = None,
     given: str = "",
 ) -> Iterator[None]:
     """Start a server, wait until `is_ready`, and end exactly this process at the end; `given` is its standard input."""
-    name = Path(arguments[0]).name
+    name = Path(arguments[0]).name if log_name is None else log_name
     LOG_DIR.mkdir(parents=True, exist_ok=True)
     log_path = LOG_DIR / f"{name}.log"
     libc = ctypes.CDLL(None)
@@ -181,12 +182,14 @@ def docker() -> Iterator[dict[str, str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     arguments = [find_program("dockerd"), "--host", host]
     if path != DEFAULT_DOCKER_SOCKET:
-        # A second engine must share neither files nor the bridge docker0 with the first.
+        # A second engine must share neither files nor networks with the first: without a namespace of its own it would
+        # take away the bridge docker0, even when told to use none.
         root = path.parent
+        arguments = [find_program("unshare"), "--net", *arguments]
         arguments += ["--data-root", f"{root}/data", "--exec-root", f"{root}/exec", "--pidfile", f"{root}/docker.pid"]
         arguments += ["--bridge", "none", "--iptables=false"]
     print(f"No Docker engine answers at {path}: starting dockerd, log in {LOG_DIR / 'dockerd.log'}", flush=True)
-    with running(arguments, is_ready=lambda: path.exists() and engine_answers(path)):
+    with running(arguments, is_ready=lambda: path.exists() and engine_answers(path), log_name="dockerd"):
         yield {}
 
 
