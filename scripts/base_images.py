@@ -93,6 +93,8 @@ def main() -> None:
     client = docker.from_env(timeout=600)
     if options.base == PYTHON_IMAGE:
         make_python_image(client)
+    if options.only_python:
+        return
     for package in planned(options.base, without_squire=options.without_squire):
         make(client, package)
 
@@ -101,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--base", default=PYTHON_IMAGE, help="an image with Python 3.11, instead of making one")
     parser.add_argument("--without-squire", action="store_true", help="leave the base model out of the runtime image")
+    parser.add_argument("--only-python", action="store_true", help=f"make {PYTHON_IMAGE} and no other")
     options = parser.parse_args()
     if sys.version_info[:2] != (3, 11):
         sys.exit(f"The images hold Python 3.11, but this is {sys.version.split()[0]}: run it with Python 3.11.")

@@ -74,6 +74,8 @@ def parse(content: bytes) -> tuple[list[Instruction], str]:
         if line.startswith("#") or not line:
             continue  # comments and blank lines vanish, between the lines of an instruction too
         begin = begin if parts else number
+        if line.endswith(2 * escape):
+            raise _fault(number, f"it ends with a stray {escape}.")  # engines disagree on what that means
         if line.endswith(escape):
             # What stood before the escape character stays as it was written, blanks included.
             parts.append((raw.lstrip("\t ") if not parts else raw).rstrip("\t ")[:-1])

@@ -10,6 +10,7 @@ from tiltyard_sandbox.verdicts import Reason, SubmissionFault
 
 FILE_NAME: Final = "tiltyard.yaml"
 MAX_BYTES: Final = 64 * 1024
+NESTING_MAX: Final = 3
 ADAPTERS: Final = ("openai", "native")
 _REQUIRED: Final = ("name", "base_model", "training_data", "licence")
 _MAX_CHARACTERS: Final = {
@@ -56,9 +57,7 @@ class SubmissionManifest:
         if len(text) > MAX_BYTES:
             raise _fault(f"{FILE_NAME} is larger than {MAX_BYTES // 1024} KiB.")
         try:
-            # Aliases are refused: a few hundred bytes of them can describe gigabytes.
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-                raise _fault(f"{FILE_NAME} uses YAML aliases (*name). Write the values out.")
+            _check_shape(text)
             values = yaml.safe_load(text)
         except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
             line = getattr(getattr(error, "problem_mark", None), "line", None)
@@ -82,6 +81,18 @@ class SubmissionManifest:
         if manifest.adapter not in ADAPTERS:
             raise _fault(f"{FILE_NAME}: adapter must be {' or '.join(ADAPTERS)}, not {manifest.adapter!r}.")
         return manifest
+
+
+def _check_shape(text: bytes) -> None:
+    """Refuse what a flat mapping of texts never needs: a few bytes of aliases can describe gigabytes, and the parser's
+    time grows with the square of the nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _fault(f"{FILE_NAME} uses YAML aliases (*name). Write the values out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > NESTING_MAX:
+            raise _fault(f"{FILE_NAME} is nested too deeply. It is a plain list of fields with texts.")
 
 
 def _checked(field: str, value: object) -> str:

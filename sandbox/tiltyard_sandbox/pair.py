@@ -93,7 +93,8 @@ def run_pair(
     `evaluator_command` follows the evaluator image's entrypoint: `["run", "--url", "http://127.0.0.1:8000", "--suite",
     SUITE_MOUNT, "--out", RESULTS_MOUNT, …]`. Both callbacks run on threads of their own, one line a call: the
     evaluator's standard output, and the submission's whole output up to `limits.log_bytes`. `cancel` is heeded within
-    seconds. `results_dir` is handed to the containers' account (uid 65532) when this process is root. Raises Cancelled, SubmissionFault (the container cannot start) or InfraFault.
+    seconds. `results_dir` is handed to the containers' account (uid 65532) when this process is root. Raises
+    Cancelled, SubmissionFault (the container cannot start) or InfraFault.
     """
     with _Pair(client, cancel) as pair:
         try:

@@ -36,11 +36,13 @@ def _read_one(directory_fd: int, name: str, max_bytes: int) -> bytes | None:
         return None
     except OSError as error:
         raise InfraFault(f"The result file {name} is not a readable regular file: {error.strerror}.") from None
-    with os.fdopen(file_fd, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(file_fd)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise InfraFault(f"The result file {name} is not a regular file with one name.")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise InfraFault(f"The result file {name} is larger than {max_bytes} bytes.")
-    return content
+        if status.st_size > max_bytes:
+            raise InfraFault(f"The result file {name} is larger than {max_bytes} bytes.")
+        with os.fdopen(file_fd, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(file_fd)

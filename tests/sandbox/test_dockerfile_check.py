@@ -1,0 +1,112 @@
+"""Dockerfiles: what is understood, what is refused, and what the engine is given."""
+
+import pytest
+
+from tiltyard_sandbox import dockerfile
+from tiltyard_sandbox.verdicts import Reason, SubmissionFault
+
+BASES = ["tiltyard/runtime:cpu", "plain"]
+
+
+def check(text: str, **base_args: str) -> dockerfile.CheckedDockerfile:
+    return dockerfile.check(text.encode(), allowed_bases=BASES, base_args=base_args)
+
+
+def test_the_documented_form_is_accepted_and_resolved() -> None:
+    checked = check("ARG BASE=tiltyard/runtime:cpu\nFROM ${BASE}\nCOPY . /app\n")
+    assert checked.bases == {"tiltyard/runtime:cpu"}
+    assert checked.rendered() == b"ARG BASE=tiltyard/runtime:cpu\nFROM tiltyard/runtime:cpu\nCOPY . /app\n"
+
+
+def test_base_arguments_override_the_default() -> None:
+    assert check("ARG BASE=evil\nFROM $BASE", BASE="plain").bases == {"plain:latest"}
+
+
+def test_comments_and_continuation_lines_are_joined() -> None:
+    checked = check("# syntax=docker/dockerfile:1\n# note\nFROM plain\nRUN a \\\n  # inside\n\n  && b\nCMD c\n")
+    assert checked.rendered() == b"FROM plain:latest\nRUN a   && b\nCMD c\n"
+
+
+def test_the_escape_directive_is_followed() -> None:
+    checked = check("# escape=`\nFROM plain\nRUN a `\n b\\\nCMD c")
+    assert checked.rendered() == b"# escape=`\nFROM plain:latest\nRUN a  b\\\nCMD c\n"
+
+
+def test_stages_may_be_copied_from_and_built_upon() -> None:
+    checked = check("FROM plain AS Build\nFROM build\nCOPY --from=0 /a /a\nCOPY --from=build /b /b\n")
+    assert checked.bases == {"plain:latest"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM alpine",
+        "ARG BASE=alpine\nFROM ${BASE}",
+        "ARG BASE=plain\nARG BASE=alpine\nFROM ${BASE}",
+        "FROM ${UNSET:-alpine}",
+        "FROM plain AS a\nFROM a2",
+        "FROM \\\n alpine",
+        "FROM plain\nFROM alpine AS plain",
+        "FROM --platform=linux/arm64 plain",
+        "FROM plain\nCOPY --from=alpine / /",
+        "FROM plain\nCOPY --from=1 / /",
+        "FROM plain\nCOPY --fr\\om=alpine / /",
+        'FROM plain\nCOPY --"from"=alpine / /',
+        "FROM plain\nCOPY --chown=1 --from=alpine / /",
+        "FROM plain\nCOPY --from=$X / /",
+        "FROM ${BASE\n",
+        "FROM $",
+        "FROM registry.example:5000/plain",
+    ],
+)
+def test_foreign_images_are_refused(text: str) -> None:
+    with pytest.raises(SubmissionFault) as caught:
+        check(text)
+    assert caught.value.reason is Reason.BUILD_FAILED
+    assert "line" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "http://169.254.169.254/ /x",
+        "http:\\//host/ /x",
+        'http:"//"host/ /x',
+        "$URL /x",
+        '["http://host/", "/x"]',
+        '["http:\\u002f/host/", "/x"]',
+        "git@host:repository /x",
+    ],
+)
+def test_add_takes_no_addresses(rest: str) -> None:
+    with pytest.raises(SubmissionFault, match="line 2: ADD"):
+        check(f"FROM plain\nADD {rest}")
+
+
+def test_add_takes_plain_files() -> None:
+    assert check('FROM plain\nADD a.tar /\nADD ["b c", "/x"]'.replace("b c", "b")).rendered().endswith(b'"/x"]\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no FROM"),
+        ("RUN x\nFROM plain", "before the first FROM"),
+        ("FROM plain\nONBUILD RUN x", "ONBUILD"),
+        ("FROM plain\nRUN <<EOF\nrm -rf /\nEOF", "unknown instruction 'rm'"),
+        ("FROM plain\nRUN x \\\\\nADD http://host/ /", "stray"),
+        ("FROM plain\nRUN", "needs arguments"),
+        ("FROM plain\x00", "control characters"),
+        ("# escape=x\nFROM plain", "escape character"),
+        ("FROM plain AS 1x", "not a stage's name"),
+        ("FROM plain " + "x" * 70_000, "larger than"),
+    ],
+)
+def test_each_mistake_has_its_own_message(text: str, says: str) -> None:
+    with pytest.raises(SubmissionFault, match=says):
+        check(text)
+
+
+def test_a_file_that_is_not_text_is_refused() -> None:
+    with pytest.raises(SubmissionFault, match="UTF-8"):
+        dockerfile.parse(b"FROM \xff")
