@@ -52,7 +52,8 @@ def logs(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
     """The build and the server log: a page of its own, or the fragment inside the run's page."""
     run = private_run(request, run_id)
     if not request.headers.get("HX-Request"):
-        return render(request, "run/logs.html", {"run": run})
+        context = {"run": run, "submission": run.submission, "competition": run.submission.competition}
+        return render(request, "run/logs.html", context)
     status = STOP_POLLING if run.is_final else 200
     return render(request, "run/_logs.html", {"run": run}, status=status)
 

@@ -1,0 +1,42 @@
+"""The front page."""
+
+import pytest
+import web_rows
+from django.test import Client
+from tiltyard.submissions.states import RunState
+from web_rows import Site
+
+
+def test_it_shows_the_competition_with_its_phase_and_its_leader(client: Client, site: Site) -> None:
+    web_rows.score(web_rows.make_run(site, "sharp", state=RunState.SCORED), 0.70, 0.60)
+
+    page = client.get("/").content.decode()
+
+    assert site.competition.title in page
+    assert "Main phase" in page
+    assert "sharp" in page
+    assert "65.0" in page
+    assert "1 entry on the board" in page
+
+
+@pytest.mark.django_db
+def test_it_says_so_when_there_is_no_competition(client: Client) -> None:
+    response = client.get("/")
+
+    assert response.status_code == 200
+    assert "No competition yet" in response.content.decode()
+
+
+def test_a_competition_that_is_not_public_is_for_organisers_alone(
+    client: Client, organiser: Client, site: Site
+) -> None:
+    site.competition.is_public = False
+    site.competition.save()
+
+    assert site.competition.title not in client.get("/").content.decode()
+    assert site.competition.title in organiser.get("/").content.decode()
+
+
+def test_only_organisers_see_the_way_to_the_admin(owner: Client, organiser: Client) -> None:
+    assert "/admin/" not in owner.get("/").content.decode()
+    assert "/admin/" in organiser.get("/").content.decode()

@@ -1,0 +1,75 @@
+"""The plot's geometry, and numbers as the pages show them."""
+
+import pytest
+from tiltyard.web.scatter import BOTTOM, LEFT, RIGHT, TOP, Measured, plot
+from tiltyard.web.templatetags.tiltyard_web import duration, gap_interval, interval, percent, signed_percent, size
+
+
+def measured(open_score: float, hidden_score: float, label: str = "entry") -> Measured:
+    return Measured(
+        label=label,
+        url="/runs/1/",
+        open=(open_score, open_score - 0.05, open_score + 0.05),
+        hidden=(hidden_score, hidden_score - 0.05, hidden_score + 0.05),
+        is_baseline=False,
+        is_large_gap=False,
+    )
+
+
+def test_scores_are_placed_on_the_axes() -> None:
+    low, high = plot([measured(0.0, 0.0), measured(1.0, 1.0)]).points
+
+    assert (low.x, low.y) == (LEFT, BOTTOM)
+    assert (high.x, high.y) == (RIGHT, TOP)
+    assert high.x_high == RIGHT  # an interval that reaches beyond 1 ends at the frame
+
+
+def test_labels_of_equal_points_do_not_lie_on_one_another() -> None:
+    points = plot([measured(0.5, 0.5, f"entry {number}") for number in range(6)]).points
+
+    places = {(point.label_y, point.anchor) for point in points}
+    assert len(places) == 6
+
+
+def test_a_label_stays_inside_the_frame() -> None:
+    point = plot([measured(0.98, 0.4, "a name of some length")]).points[0]
+
+    assert point.anchor == "end"
+    assert point.label_x < point.x
+
+
+def test_many_equal_points_still_get_a_place_each() -> None:
+    assert len(plot([measured(0.5, 0.5)] * 200).points) == 200
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "0.0"), (0.6238, "62.4"), (1.0, "100.0"), (None, "–")])
+def test_percent(value: float | None, text: str) -> None:
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.031, "+3.1"), (-0.031, "−3.1"), (0.0, "0.0"), (-0.0001, "0.0"), (None, "–")]
+)
+def test_signed_percent(value: float | None, text: str) -> None:
+    assert signed_percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (75, "1 min 15 s"), (900, "15 min"), (3600, "1 h"), (90_000, "1 d 1 h"), (None, "")],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_size() -> None:
+    assert size(1 << 30) == "1 GiB"
+    assert size(1610612736) == "1.5 GiB"
+
+
+def test_the_bar_of_a_gap_marks_zero_and_that_of_a_score_does_not() -> None:
+    score, gap = interval(0.5, 0.4, 0.6, "open")["bar"], gap_interval(0.0, -0.1, 0.1, False)["bar"]
+
+    assert score.zero is None  # type: ignore[attr-defined]
+    assert gap.zero == gap.point  # type: ignore[attr-defined]
+    assert gap.low < gap.zero < gap.high  # type: ignore[attr-defined]
