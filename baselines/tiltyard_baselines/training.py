@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tiltyard_baselines.data import Batch
 
-LOG_EVERY_STEPS = 20
+LOG_EVERY_STEPS = 10
 
 
 @dataclass(frozen=True)

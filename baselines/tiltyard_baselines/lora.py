@@ -1,0 +1,72 @@
+"""Training LoRA adapters with peft, shared by the baseline submissions' ``train.py``."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tiltyard_baselines.data import Item, batches, encode_items
+from tiltyard_baselines.plot import plot_loss
+from tiltyard_baselines.training import Schedule, train
+
+logger = logging.getLogger(__name__)
+
+LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ROW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """One adapter's training. ``rank`` is LoRA's r; its alpha is twice that. Learning rate is AdamW's."""
+
+    rank: int
+    epochs: float
+    learning_rate: float = 3e-3
+    rows_per_batch: int = 16
+    prompt_weight: float = 0.0
+    warmup_fraction: float = 0.05
+    decay_fraction: float = 0.7
+
+
+def train_adapter(
+    base_model: Path,
+    items: Sequence[Item],
+    out: Path,
+    config: AdapterConfig,
+    *,
+    seed: int,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Train a LoRA adapter (Hu et al., 2021) on every linear layer and save it in ``out`` as peft does, in bf16."""
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32, local_files_only=True).to(device)
+    lora = LoraConfig(
+        r=config.rank, lora_alpha=2 * config.rank, target_modules=LINEAR_LAYERS, task_type="CAUSAL_LM", bias="none"
+    )
+    model = get_peft_model(model, lora)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    data = encode_items(items, tokenizer, ROW_TOKENS)
+    steps = max(1, math.ceil(config.epochs * len(data.tokens) / (config.rows_per_batch * ROW_TOKENS)))
+    trained = sum(parameter.numel() for parameter in parameters)
+    logger.info("%d items, %d tokens; %d parameters; %d steps", len(data), len(data.tokens), trained, steps)
+    out.mkdir(parents=True, exist_ok=True)
+    train(
+        model,
+        batches(data, config.rows_per_batch, ROW_TOKENS, config.prompt_weight, seed),
+        [torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)],
+        Schedule(steps, math.inf, config.warmup_fraction, config.decay_fraction),
+        device=torch.device(device),
+        log_path=out / "loss.jsonl",
+    )
+    model.peft_config["default"].base_model_name_or_path = base_model.name
+    # Without embeddings in the adapter there is no reason to ask a model hub for the base model's configuration.
+    model.to(torch.bfloat16).save_pretrained(out, save_embedding_layers=False)
+    (out / "adapter_model.safetensors").chmod(0o644)  # safetensors writes 0600, which another user could not read
+    (out / "README.md").unlink(missing_ok=True)  # peft's empty model card; the submission has its own
+    plot_loss(out / "loss.jsonl", out / "loss.svg")
