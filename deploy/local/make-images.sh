@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Make the images of deploy/compose.local.yml from Debian packages, and collect the wheels that the platform's image
-# installs, for a machine that cannot pull images. Needs root, mmdebstrap, a Docker engine and `make setup`.
+# installs, for a machine that cannot pull images. Needs root, mmdebstrap, a Docker engine and python3-venv.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+mkdir -p var
 
 make_image() { # tag, packages, then changes for `docker import`
     local tag=$1 packages=$2 changes=()
@@ -21,8 +22,10 @@ make_image tiltyard-local/redis:7 redis-server "$path" 'CMD ["redis-server"]'
 make_image tiltyard-local/postgres:15 postgresql-15 "$path" 'VOLUME /var/lib/postgresql/data'
 make_image tiltyard-local/nginx:1.22 nginx-light "$path" 'CMD ["nginx", "-g", "daemon off; error_log stderr;"]'
 
+# With the same Python as in the image, which is Debian's: what is required depends on its exact version.
 echo "wheels: collecting"
-.venv/bin/python deploy/requirements.py web eval suites sandbox >var/requirements.txt
-.venv/bin/python -m pip wheel --quiet --disable-pip-version-check \
+/usr/bin/python3 -m venv var/wheels-venv
+/usr/bin/python3 deploy/requirements.py web eval suites sandbox >var/requirements.txt
+var/wheels-venv/bin/python -m pip --disable-pip-version-check wheel --quiet --use-pep517 \
     --wheel-dir deploy/wheels -r var/requirements.txt -c constraints.txt
 echo "wheels: $(find deploy/wheels -name '*.whl' | wc -l)"
