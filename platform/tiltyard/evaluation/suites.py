@@ -27,6 +27,14 @@ _PROGRESS_LINE_CHARS_MAX = 4096
 OnProgress = Callable[[str, int, int], None]
 
 
+class EvaluatorFault(InfraFault):
+    """The evaluator failed. `stderr` is the end of what it printed, for an operator of an open suite alone."""
+
+    def __init__(self, message: str, stderr: str = "") -> None:
+        super().__init__(message)
+        self.stderr = stderr
+
+
 @dataclass(frozen=True)
 class SuiteOutcome:
     """Scored, with a result and samples, or failed by the submission's fault, with a reason and a message."""
@@ -70,7 +78,8 @@ def evaluate_suite(
         labels: Labels of both containers, so that strays can be found.
 
     Raises:
-        InfraFault: Something of ours failed; the same evaluation may be tried again.
+        InfraFault: Something of ours failed; the same evaluation may be tried again. An EvaluatorFault when it was
+            the evaluator.
         Cancelled: `cancel` was set.
     """
     command = _command(limits, adapter, seed, image.digest)
@@ -95,7 +104,7 @@ def evaluate_suite(
     failure = result.failure if result else None
     verdict = decide(outcome, ReportedFailure(failure.reason, failure.message) if failure else None)
     if verdict.reason is Reason.INFRA_ERROR:
-        raise InfraFault(verdict.message)
+        raise EvaluatorFault(verdict.message, outcome.evaluator_stderr)
     if verdict.reason is not None:
         return SuiteOutcome("failed", verdict.reason, verdict.message, None, ())
     if result is None or result.score is None:
@@ -109,6 +118,7 @@ class ProgressReader:
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._stage = "waiting"
+        self._done = self._total = 0
 
     def feed(self, line: str) -> None:
         if len(line) > _PROGRESS_LINE_CHARS_MAX:
@@ -120,9 +130,11 @@ class ProgressReader:
         match event:
             case {"event": "stage", "stage": "waiting" | "probing" | "asking" | "scoring" as stage}:
                 self._stage = stage
-                self._on_progress(stage, 0, 0)
             case {"event": "progress", "done": int(done), "total": int(total)} if 0 <= done <= total:
-                self._on_progress(self._stage, done, total)
+                self._done, self._total = done, total
+            case _:
+                return
+        self._on_progress(self._stage, self._done, self._total)
 
 
 def _command(limits: Limits, adapter: str, seed: int, digest: str) -> list[str]:
@@ -131,7 +143,7 @@ def _command(limits: Limits, adapter: str, seed: int, digest: str) -> list[str]:
         "--adapter": adapter,
         "--suite": SUITE_MOUNT,
         "--out": RESULTS_MOUNT,
-        "--deadline": f"{limits.evaluate_s:g}",
+        "--deadline": f"{limits.start_s + limits.evaluate_s:g}",  # the evaluator's covers the wait as well
         "--start-timeout": f"{limits.start_s:g}",
         "--seed": str(seed),
         "--image-digest": digest,

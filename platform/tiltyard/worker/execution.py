@@ -15,7 +15,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from tiltyard.competitions.models import Suite
-from tiltyard.evaluation import PreparedImage, evaluate_suite, prepare_image
+from tiltyard.evaluation import EvaluatorFault, PreparedImage, evaluate_suite, prepare_image
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import FailureReason, RunState
 from tiltyard.worker.failures import INFRA, LOG_END_LINES, hidden_message, with_log_end
@@ -180,7 +180,7 @@ class _Attempt:
             share = done / total if total else 0.0
             self._heartbeat.report(items_done=items_before + int(suite.item_count * share))
 
-        with _results_dir() as results_dir:
+        with _results_dir() as results_dir, _evaluator_log(suite):
             outcome = evaluate_suite(
                 client,
                 image=image,
@@ -233,6 +233,17 @@ def _results_dir() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _evaluator_log(suite: Suite) -> Iterator[None]:
+    """Put the failed evaluator's last words into the operator's log, unless hidden questions could be among them."""
+    try:
+        yield
+    except EvaluatorFault as fault:
+        if not suite.is_hidden:
+            logger.error("the evaluator printed:\n%s", fault.stderr)
+        raise
 
 
 def _discard(_line: str) -> None:

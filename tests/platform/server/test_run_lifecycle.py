@@ -59,7 +59,12 @@ def test_a_stale_attempt_writes_nothing(site: Site, now: datetime) -> None:
     assert not stale.is_cancel_requested()
 
     fresh.refresh_from_db()
-    assert (fresh.state, fresh.worker, fresh.items_done, fresh.failure_reason) == (RunState.PREPARING, "worker-2", 0, "")
+    assert (fresh.state, fresh.worker, fresh.items_done, fresh.failure_reason) == (
+        RunState.PREPARING,
+        "worker-2",
+        0,
+        "",
+    )
     assert states(fresh) == before
 
 

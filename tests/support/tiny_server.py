@@ -1,0 +1,62 @@
+"""A submission's server in the standard library alone; copied into test images, where TINY_MODE makes it misbehave."""
+
+import json
+import os
+import re
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODE = os.environ.get("TINY_MODE", "well")
+REQUESTS = 0
+
+
+def answer(prompt: str) -> str:
+    """Right for additions of two numbers, which is enough to be neither perfect nor useless."""
+    numbers = [int(text) for text in re.findall(r"\d+", prompt.split("\n")[-2] if "\n" in prompt else prompt)]
+    return f" {sum(numbers)}\n"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # noqa: N802  the library's name
+        ready = MODE != "never-ready"
+        body = {"object": "list", "data": [{"id": "tiny", "object": "model"}]} if "models" in self.path else {}
+        self.reply(200 if ready else 503, body)
+
+    def do_POST(self) -> None:  # noqa: N802
+        global REQUESTS  # noqa: PLW0603  one process, one counter
+        REQUESTS += 1
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if MODE == "crash" and REQUESTS >= 3:
+            print("now I crash", flush=True)  # noqa: T201
+            os._exit(3)
+        if MODE == "slow":
+            time.sleep(600)
+        if MODE == "rubbish":
+            self.reply(200, {"choices": "none"})
+            return
+        prompts = request["prompt"] if isinstance(request["prompt"], list) else [request["prompt"]]
+        choices = [
+            {"index": index, "text": answer(prompt).rstrip("\n"), "finish_reason": "stop"}
+            for index, prompt in enumerate(prompts)
+        ]
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        self.reply(200, {"object": "text_completion", "model": "tiny", "choices": choices, "usage": usage})
+
+    def reply(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, template: str, *values: object) -> None:
+        print(template % values, file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    print(f"listening, mode {MODE}", flush=True)  # noqa: T201
+    ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("TILTYARD_PORT", "8000"))), Handler).serve_forever()
