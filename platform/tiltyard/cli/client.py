@@ -119,8 +119,8 @@ class ApiClient:
         status = response.status_code
         if status == 401:
             return CliError(
-                f"{self.server} asks who you are: no token, or one that is no longer valid. Make a token on your "
-                f"account page there and run `tiltyard login --server {self.server}`.",
+                f"{self.server} asks who you are: no token, or one that is no longer valid. Make one at "
+                f"{self.server}/account/tokens/ and run `tiltyard login --server {self.server}`.",
                 ExitCode.REFUSED,
                 status=status,
             )

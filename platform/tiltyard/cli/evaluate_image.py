@@ -145,7 +145,7 @@ def _require_image(client: docker.DockerClient, reference: str) -> None:
     except docker.errors.ImageNotFound:
         raise CliError(
             f"The evaluator's image {reference} is not on this machine. Make it in a clone of Tiltyard with "
-            "`python scripts/base_images.py`, or name another in TILTYARD_EVALUATOR_IMAGE.",
+            "`make images`, or name another in TILTYARD_EVALUATOR_IMAGE.",
             ExitCode.PLATFORM,
         ) from None
     except docker.errors.APIError as error:

@@ -185,7 +185,7 @@ def test_a_missing_evaluator_image_says_how_to_make_it(
     monkeypatch.setenv("TILTYARD_EVALUATOR_IMAGE", "tiltyard-test/absent:1")
     ran = tiltyard("evaluate", adder, "--competition-dir", BUNDLE, "--out", tmp_path / "out")
     assert ran.exit_code == 4
-    assert "base_images.py" in ran.stderr
+    assert "make images" in ran.stderr
 
 
 def test_no_engine(tiltyard_process: Callable, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

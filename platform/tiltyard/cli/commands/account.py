@@ -11,10 +11,10 @@ from tiltyard.cli.options import JsonOption, ServerOption, Session
 
 
 def login(server: ServerOption = None, json_mode: JsonOption = False) -> None:
-    """Store an API token for a server, after checking it there.
+    """Store an API token for a server.
 
-    The token is read from TILTYARD_TOKEN, else from standard input when that is not a terminal, else from a hidden
-    prompt. Make one on your account page.
+    It is checked there first. The token is read from TILTYARD_TOKEN, else from standard input when that is not a terminal, else from a hidden
+    prompt. Make one at SERVER/account/tokens/.
     """
     session = Session.open(server, json_mode=json_mode)
     if is_unencrypted(session.server):

@@ -27,7 +27,10 @@ def submit(
     server: ServerOption = None,
     json_mode: JsonOption = False,
 ) -> int:
-    """Upload a submission; with --wait, follow it until it has a verdict."""
+    """Upload a submission.
+
+    With --wait, follow its run until it has a verdict.
+    """
     session = Session.open(server, json_mode=json_mode)
     with ExitStack() as stack:
         client = stack.enter_context(session.client())
@@ -81,7 +84,7 @@ def logs(
     server: ServerOption = None,
     json_mode: JsonOption = False,
 ) -> None:
-    """Show the build log of your run, or what your server wrote."""
+    """Show a run's build log or server log."""
     session = Session.open(server, json_mode=json_mode)
     with session.client() as client:
         found = client.logs(run_id)
@@ -94,7 +97,10 @@ def logs(
 
 
 def cancel(run_id: RunArgument, server: ServerOption = None, json_mode: JsonOption = False) -> None:
-    """Stop a run; its containers are gone within seconds."""
+    """Stop a run.
+
+    Its containers are gone within seconds.
+    """
     session = Session.open(server, json_mode=json_mode)
     with session.client() as client:
         answer = client.cancel(run_id)

@@ -40,7 +40,10 @@ def evaluate(
     server: ServerOption = None,
     json_mode: JsonOption = False,
 ) -> int:
-    """Evaluate a submission on the open suite, as the server would, and write a report."""
+    """Evaluate a submission here, as the server would.
+
+    Asks the questions of the open suite, prints the scores, and writes a report.
+    """
     session = Session.open(server, json_mode=json_mode)
     if sum(source is not None for source in (competition, competition_dir, suite)) != 1:
         raise CliError("Say what to ask: exactly one of --competition SLUG, --competition-dir DIR or --suite DIR.")

@@ -53,7 +53,10 @@ def data(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same file.")] = 0,
     json_mode: JsonOption = False,
 ) -> None:
-    """Make training data with the open suite's generators (python -m tiltyard_eval generate)."""
+    """Make training data.
+
+    The questions come from the generators that suites are made with: python -m tiltyard_eval generate.
+    """
     if importlib.util.find_spec("tiltyard_eval.generators") is None:
         raise CliError("The evaluator is not installed. Install it: pip install 'tiltyard[eval]'.")
     command = [sys.executable, "-m", "tiltyard_eval", "generate", "--mix", str(recipe), "--seed", str(seed)]
