@@ -79,9 +79,7 @@ def _point(entry: Measured, taken: list[tuple[float, float, float, float]]) -> P
     label = entry.label if len(entry.label) <= _LABEL_CHARS else entry.label[: _LABEL_CHARS - 1] + "…"
     label_x, label_y, anchor = _label_place(x, y, len(label) * _CHAR_WIDTH, taken)
     has_leader = abs(label_y - y) > _LABEL_HEIGHT
-    return Point(
-        entry, x, y, x_low, x_high, y_low, y_high, label, label_x, round(label_y + 5, 1), anchor, has_leader
-    )
+    return Point(entry, x, y, x_low, x_high, y_low, y_high, label, label_x, round(label_y + 5, 1), anchor, has_leader)
 
 
 def _label_place(
@@ -92,7 +90,7 @@ def _label_place(
         middle = y + step * _LABEL_HEIGHT
         start = x + 12 if is_right else x - 12 - width
         box = (start, start + width, middle - _LABEL_HEIGHT / 2, middle + _LABEL_HEIGHT / 2)
-        inside = LEFT <= box[0] and box[1] <= RIGHT and TOP <= box[2] and box[3] <= BOTTOM
+        inside = box[0] >= LEFT and box[1] <= RIGHT and box[2] >= TOP and box[3] <= BOTTOM
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return (x + 12, middle, "start") if is_right else (x - 12, middle, "end")

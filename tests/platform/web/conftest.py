@@ -1,4 +1,4 @@
-"""A competition that is open now, in directories of the test's own, seen by owner, stranger, organiser and passer-by."""
+"""A competition that is open now, in directories of the test's own, and who looks at it: owner, stranger, organiser."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ import web_rows
 from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
-from tiltyard.accounts.models import User
 from web_rows import Site
+
+from tiltyard.accounts.models import User
 
 
 @pytest.fixture(autouse=True)

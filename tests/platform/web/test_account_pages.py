@@ -4,8 +4,9 @@ import re
 
 import pytest
 from django.test import Client
-from tiltyard.accounts.models import ApiToken, User
 from web_rows import Site
+
+from tiltyard.accounts.models import ApiToken, User
 
 PASSWORD = "a long enough passphrase"
 

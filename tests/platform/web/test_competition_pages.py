@@ -3,9 +3,10 @@
 import pytest
 import web_rows
 from django.test import Client
+from web_rows import Site
+
 from tiltyard.competitions.models import Page
 from tiltyard.submissions.states import RunState
-from web_rows import Site
 
 TABS = ["", "tasks/", "rules/", "dates/", "leaderboard/"]
 

@@ -3,8 +3,9 @@
 import pytest
 import web_rows
 from django.test import Client
-from tiltyard.submissions.states import RunState
 from web_rows import Site
+
+from tiltyard.submissions.states import RunState
 
 
 def test_it_shows_the_competition_with_its_phase_and_its_leader(client: Client, site: Site) -> None:

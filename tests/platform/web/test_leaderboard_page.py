@@ -8,9 +8,10 @@ import pytest
 import web_rows
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
+from web_rows import Site
+
 from tiltyard.accounts.models import User
 from tiltyard.submissions.states import RunState
-from web_rows import Site
 
 
 def board(site: Site) -> str:

@@ -1,13 +1,15 @@
-"""What holds for every page: the policy in the header, nothing inline, an outline that assistive software can follow."""
+"""What holds for every page: the policy in the header, nothing inline, an outline for assistive software."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 
 import pytest
 import web_rows
 from django.test import Client
-from tiltyard.submissions.states import RunState
 from web_rows import Site
+
+from tiltyard.submissions.states import RunState
 
 
 class Outline(HTMLParser):
@@ -35,7 +37,9 @@ class Outline(HTMLParser):
         if tag == "label":
             self._in_label += 1
             self.labels.add(str(given.get("for")))
-        needs_label = tag in {"select", "textarea"} or (tag == "input" and given.get("type") not in {"hidden", "submit"})
+        needs_label = tag in {"select", "textarea"} or (
+            tag == "input" and given.get("type") not in {"hidden", "submit"}
+        )
         if needs_label and not self._in_label and "aria-label" not in given:
             self.unlabelled.append(str(given.get("id")))
 
@@ -69,7 +73,7 @@ def test_headings_begin_with_one_h1_and_skip_no_level(owner: Client, pages: list
         headings = Outline(owner.get(path).content.decode()).headings
         assert headings[0] == 1, path
         assert headings.count(1) == 1, path
-        assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False)), (path, headings)
+        assert all(after - before <= 1 for before, after in itertools.pairwise(headings)), (path, headings)
 
 
 def test_every_control_has_a_label_and_no_id_is_there_twice(owner: Client, pages: list[str]) -> None:

@@ -3,9 +3,10 @@
 import pytest
 import web_rows
 from django.test import Client
+from web_rows import Site
+
 from tiltyard.submissions.models import Run, Sample, TaskResult
 from tiltyard.submissions.states import RunState
-from web_rows import Site
 
 
 @pytest.fixture

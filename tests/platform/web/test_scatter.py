@@ -1,6 +1,7 @@
 """The plot's geometry, and numbers as the pages show them."""
 
 import pytest
+
 from tiltyard.web.scatter import BOTTOM, LEFT, RIGHT, TOP, Measured, plot
 from tiltyard.web.templatetags.tiltyard_web import duration, gap_interval, interval, percent, signed_percent, size
 

@@ -87,7 +87,14 @@ def gap_interval(value: float | None, low: float | None, high: float | None, is_
     if value is None or low is None or high is None:
         return {"value": None}
     tone = "large" if is_large else "gap"
-    return {"value": value, "low": low, "high": high, "tone": tone, "signed": True, "bar": _bar(value, low, high, -0.25)}
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "tone": tone,
+        "signed": True,
+        "bar": _bar(value, low, high, -0.25),
+    }
 
 
 def _bar(value: float, low: float, high: float, start: float) -> Bar:

@@ -25,7 +25,9 @@ def frame(competition: Competition, tab: str, now: datetime) -> dict[str, object
         "now": now,
         "phases": phases,
         "phase": next((phase for phase in phases if phase.starts_at <= now < phase.ends_at), None),
-        "next_phase": min((phase for phase in phases if phase.starts_at > now), key=lambda p: p.starts_at, default=None),
+        "next_phase": min(
+            (phase for phase in phases if phase.starts_at > now), key=lambda p: p.starts_at, default=None
+        ),
         "more_pages": [page for page in competition.pages.all() if page.slug not in {OVERVIEW, RULES}],
     }
 

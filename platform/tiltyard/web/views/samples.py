@@ -47,7 +47,9 @@ def samples(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
         "submission": run.submission,
         "competition": run.submission.competition,
         "page": Paginator(found, _PAGE_SAMPLES).get_page(request.GET.get("page")),
-        "tasks": TaskResult.objects.filter(suite_result__run=run, suite_result__suite__visibility=Suite.Visibility.OPEN),
+        "tasks": TaskResult.objects.filter(
+            suite_result__run=run, suite_result__suite__visibility=Suite.Visibility.OPEN
+        ),
         "chosen_task": chosen_task,
         "wrong_only": wrong_only,
         "search": search,

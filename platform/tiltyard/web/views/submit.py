@@ -1,7 +1,7 @@
 """The page on which a participant hands in an archive.
 
-Its script sends the form by XMLHttpRequest, to show progress, and asks for JSON; without a script the same form is posted
-the ordinary way and the page comes back with the message in place.
+Its script sends the form by XMLHttpRequest, to show progress, and asks for JSON; without a script the same form is
+posted the ordinary way and the page comes back with the message in place.
 """
 
 from datetime import datetime
