@@ -20,12 +20,12 @@ def answer(prompt: str) -> str:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802  the library's name
+    def do_GET(self) -> None:
         ready = MODE != "never-ready"
         body = {"object": "list", "data": [{"id": "tiny", "object": "model"}]} if "models" in self.path else {}
         self.reply(200 if ready else 503, body)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         global REQUESTS  # noqa: PLW0603  one process, one counter
         REQUESTS += 1
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -147,21 +147,15 @@ class _Attempt:
             raise InfraFault(f"The evaluator's image {settings.EVALUATOR_IMAGE} is not on this machine.") from None
 
     def _prepare(self, client: docker.DockerClient) -> PreparedImage:
-        try:
-            return prepare_image(
-                client,
-                self._run.submission.artefact.path,
-                allowed_bases=self._run.submission.competition.base_images,
-                limits=self._limits,
-                on_log=self._build_log.add,
-                cancel=self._heartbeat.cancel,
-                digest_cache=Path(settings.WORK_DIR) / "digests.json",
-            )
-        except SubmissionFault as fault:
-            if fault.reason is not Reason.BUILD_FAILED:
-                raise
-            message = with_log_end(fault.message, self._build_log.last_lines(LOG_END_LINES))
-            raise SubmissionFault(fault.reason, message) from fault
+        return prepare_image(
+            client,
+            self._run.submission.artefact.path,
+            allowed_bases=self._run.submission.competition.base_images,
+            limits=self._limits,
+            on_log=self._build_log.add,
+            cancel=self._heartbeat.cancel,
+            digest_cache=Path(settings.WORK_DIR) / "digests.json",
+        )
 
     def _evaluate(self, client: docker.DockerClient, image: PreparedImage, suites: list[Suite]) -> list[ScoredSuite]:
         self._heartbeat.report(items_total=sum(suite.item_count for suite in suites))

@@ -4,11 +4,11 @@ import logging
 import os
 import socket
 
-from celery import shared_task
 from celery.signals import worker_ready
 from django.db import connection
 from django.utils import timezone
 
+from tiltyard.celery import app
 from tiltyard.worker import maintenance
 from tiltyard.worker.execution import execute
 from tiltyard.worker.strays import sweep_strays
@@ -18,19 +18,19 @@ from tiltyard_sandbox.verdicts import InfraFault
 logger = logging.getLogger(__name__)
 
 
-@shared_task(name="tiltyard.execute_run", acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
+@app.task(name="tiltyard.execute_run", acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
 def execute_run(run_id: str) -> None:
     """Bring one queued run to its end."""
     execute(run_id, worker=f"{socket.gethostname()}:{os.getpid()}")
 
 
-@shared_task(name="tiltyard.publish_queued")  # type: ignore[untyped-decorator]
+@app.task(name="tiltyard.publish_queued")  # type: ignore[untyped-decorator]
 def publish_queued() -> int:
     """The outbox: send messages that were never sent or may have been lost."""
     return maintenance.publish_unpublished(timezone.now())
 
 
-@shared_task(name="tiltyard.reap_expired")  # type: ignore[untyped-decorator]
+@app.task(name="tiltyard.reap_expired")  # type: ignore[untyped-decorator]
 def reap_expired() -> int:
     """Take runs back from workers that are gone."""
     return maintenance.reap(timezone.now())

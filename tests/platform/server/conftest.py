@@ -9,6 +9,8 @@ from pytest_django.fixtures import Settings
 from uploads_for_tests import context_archive
 from web_rows import Site
 
+from tiltyard.celery import app
+
 NOW = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
 
 
@@ -26,8 +28,6 @@ def own_directories(settings: Settings, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def no_broker(settings: Settings) -> None:
     """Nothing listens on port 1: what is queued stays in the database unless a test brings a broker."""
-    from tiltyard.celery import app
-
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     app.conf.update(broker_url=settings.REDIS_URL, broker_read_url=None, broker_write_url=None)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import Settings
 from uploads_for_tests import context_archive
-from web_rows import Site, make_run
+from web_rows import Site, make_run, make_site
 
 from tiltyard.competitions.models import Track
 from tiltyard.submissions.intake import QuotaExceeded, UploadRefused, UploadTooLarge, accept_upload
@@ -136,9 +136,7 @@ def test_baselines_are_free_of_quotas(accept: Accept, archive: Path, site: Site)
 
 
 def test_a_track_of_another_competition(accept: Accept, archive: Path, site: Site, now: datetime) -> None:
-    import web_rows
-
-    other = web_rows.make_site(now, slug="other", title="Other")
+    other = make_site(now, slug="other", title="Other")
     assert Track.objects.count() == 2
     assert refusal(accept, archive, track=other.track) == "The competition Little Questions has no such track."
 
