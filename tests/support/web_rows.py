@@ -74,7 +74,9 @@ def make_site(now: datetime, *, title: str = "Little Questions", slug: str = "li
     )
     suites = [make_suite(competition, visibility, order) for order, visibility in enumerate(Suite.Visibility.values)]
     people = [
-        User.objects.create_user(name if slug == "little-questions" else f"{name}-{slug}", f"{name}@{slug}.example", "correct horse battery")
+        User.objects.create_user(
+            name if slug == "little-questions" else f"{name}-{slug}", f"{name}@{slug}.example", "correct horse battery"
+        )
         for name in ("owner", "stranger", "staff")
     ]
     people[2].is_staff = people[2].is_superuser = True
@@ -227,5 +229,3 @@ def _samples(row: TaskResult, chance: random.Random) -> list[Sample]:
             )
         )
     return samples
-
-
