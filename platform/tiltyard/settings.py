@@ -167,6 +167,8 @@ SECRETS_DIR = env_path("TILTYARD_SECRETS_DIR", DATA_DIR / "secrets")
 DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
 for directory in (ARTEFACT_DIR, UPLOAD_DIR, SUITE_DIR, WORK_DIR, SECRETS_DIR):
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+if not PRODUCTION:
+    Path(STATIC_ROOT).mkdir(parents=True, exist_ok=True)  # WhiteNoise warns without; collectstatic makes it otherwise
 
 REDIS_URL = env_str("TILTYARD_REDIS_URL", "redis://127.0.0.1:6379/0")
 EVALUATOR_IMAGE = env_str("TILTYARD_EVALUATOR_IMAGE", "tiltyard/evaluator:local")

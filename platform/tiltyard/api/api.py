@@ -4,7 +4,7 @@ import redis
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse
-from ninja import NinjaAPI
+from ninja import NinjaAPI, Status
 from ninja.errors import AuthenticationError
 
 import tiltyard_eval
@@ -34,12 +34,12 @@ def me(request: HttpRequest) -> schemas.MeOut:
 
 
 @api.get("/health", response={200: schemas.HealthOut, 503: schemas.HealthOut}, tags=["service"])
-def health(request: HttpRequest) -> tuple[int, schemas.HealthOut]:  # noqa: ARG001
+def health(request: HttpRequest) -> Status[schemas.HealthOut]:  # noqa: ARG001
     """Whether the database and the broker answer."""
     database, broker = _database_answers(), _redis_answers()
     is_well = database and broker
     status = schemas.HealthOut(status="ok" if is_well else "degraded", database=database, redis=broker)
-    return 200 if is_well else 503, status
+    return Status(200 if is_well else 503, status)
 
 
 @api.exception_handler(Http404)

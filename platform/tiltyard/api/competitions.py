@@ -8,7 +8,7 @@ from django.db.models import Prefetch
 from django.http import FileResponse, HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import File, Form, Router, UploadedFile
+from ninja import File, Form, Router, Status, UploadedFile
 from ninja.errors import HttpError
 
 from tiltyard.api import documents, schemas
@@ -79,7 +79,7 @@ def suite_archive(request: HttpRequest, slug: str, name: str) -> FileResponse:  
 )
 def submit(
     request: HttpRequest, slug: str, file: File[UploadedFile], track: Form[str | None] = None
-) -> tuple[int, schemas.SubmittedOut]:
+) -> Status[schemas.SubmittedOut]:
     """Hand in an archive with a Dockerfile, or an image archive; it is queued at once."""
     found = _competition(slug)
     chosen = _track(found, track)
@@ -103,7 +103,7 @@ def submit(
         raise HttpError(422, refused.message) from refused
     run = submission.runs.get()
     url = documents.absolute(run.get_absolute_url())
-    return 201, schemas.SubmittedOut(submission_id=submission.pk, run_id=run.pk, url=url)
+    return Status(201, schemas.SubmittedOut(submission_id=submission.pk, run_id=run.pk, url=url))
 
 
 def _competition(slug: str) -> Competition:

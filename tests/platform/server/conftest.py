@@ -1,9 +1,11 @@
 """A site of its own for every test: directories, an open competition, and three people."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import redis
 import web_rows
 from pytest_django.fixtures import Settings
 from uploads_for_tests import context_archive
@@ -25,11 +27,25 @@ def own_directories(settings: Settings, tmp_path: Path) -> None:
     settings.INSTANCE = f"test-{tmp_path.name}"[:40]
 
 
+def use_broker(settings: Settings, url: str) -> None:
+    settings.REDIS_URL = url
+    app.conf.update(broker_url=url)
+    app._after_fork()  # forget the pools of connections to the broker before
+
+
 @pytest.fixture(autouse=True)
 def no_broker(settings: Settings) -> None:
     """Nothing listens on port 1: what is queued stays in the database unless a test brings a broker."""
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    app.conf.update(broker_url=settings.REDIS_URL, broker_read_url=None, broker_write_url=None)
+    use_broker(settings, "redis://127.0.0.1:1/0")
+
+
+@pytest.fixture
+def broker(settings: Settings, redis_url: str) -> Iterator[redis.Redis]:
+    """A real Redis as the broker, empty."""
+    use_broker(settings, redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+        yield client
 
 
 @pytest.fixture

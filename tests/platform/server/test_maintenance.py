@@ -1,0 +1,94 @@
+"""The queue heals: lost messages are sent again, runs of dead workers are taken back."""
+
+from datetime import datetime, timedelta
+
+import pytest
+import redis
+from web_rows import Site, make_run
+
+from tiltyard.submissions.models import Run
+from tiltyard.submissions.states import FailureReason, RunState
+from tiltyard.worker.maintenance import publish_unpublished, reap
+from tiltyard.worker.publishing import publish
+
+
+def claimed(site: Site, name: str, now: datetime, times: int = 1) -> Run:
+    run = make_run(site, name)
+    for attempt in range(1, times + 1):
+        taken = Run.claim(run.pk, f"worker-{attempt}", now)
+        assert taken is not None
+        if attempt < times:
+            assert taken.transition(RunState.QUEUED, "Again.", now=now)
+    return taken
+
+
+@pytest.mark.redis
+def test_a_published_run_is_on_its_tracks_queue(site: Site, broker: redis.Redis) -> None:
+    run = make_run(site, "one")
+    assert publish(run)
+    assert broker.llen("cpu") == 1
+    run.refresh_from_db()
+    assert run.published_at is not None
+
+
+@pytest.mark.redis
+def test_only_what_was_not_sent_lately_is_sent(site: Site, broker: redis.Redis, now: datetime) -> None:
+    never, lately, long_ago, cancelled = (make_run(site, name) for name in ("never", "lately", "long-ago", "cancelled"))
+    Run.objects.filter(pk=lately.pk).update(published_at=now - timedelta(seconds=30))
+    Run.objects.filter(pk=long_ago.pk).update(published_at=now - timedelta(seconds=600))
+    cancelled.request_cancel(now)
+    assert publish_unpublished(now) == 2
+    assert broker.llen("cpu") == 2
+    never.refresh_from_db()
+    assert never.published_at is not None
+
+
+@pytest.mark.redis
+def test_a_wiped_redis_loses_nothing(site: Site, broker: redis.Redis, now: datetime) -> None:
+    publish(make_run(site, "one"))
+    broker.flushdb()
+    assert broker.llen("cpu") == 0
+    run = Run.objects.get()
+    assert run.published_at is not None
+    assert publish_unpublished(run.published_at + timedelta(seconds=121)) == 1
+    assert broker.llen("cpu") == 1
+
+
+def test_without_a_broker_nothing_is_marked_as_sent(site: Site, now: datetime) -> None:
+    make_run(site, "one")
+    make_run(site, "two")
+    assert publish_unpublished(now) == 0
+    assert not Run.objects.filter(published_at__isnull=False).exists()
+
+
+def test_a_dead_workers_run_is_queued_again(site: Site, now: datetime) -> None:
+    run = claimed(site, "one", now)
+    assert reap(now + timedelta(seconds=30)) == 0
+    assert reap(now + timedelta(seconds=61)) == 1
+    fresh = Run.objects.get(pk=run.pk)
+    assert (fresh.state, fresh.attempt, fresh.published_at) == (RunState.QUEUED, 1, None)
+    assert not run.renew_lease(now)
+
+
+def test_after_the_last_attempt_it_is_our_failure(site: Site, now: datetime) -> None:
+    run = claimed(site, "one", now, times=3)
+    assert reap(now + timedelta(seconds=61)) == 1
+    run.refresh_from_db()
+    assert (run.state, run.failure_reason) == (RunState.FAILED, FailureReason.INFRA_ERROR)
+    assert "does not count against your quota" in run.failure_message
+    assert not Run.objects.charged().exists()
+
+
+def test_a_cancelled_run_of_a_dead_worker_stays_cancelled(site: Site, now: datetime) -> None:
+    run = claimed(site, "one", now)
+    Run.objects.get(pk=run.pk).request_cancel(now)
+    reap(now + timedelta(seconds=61))
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+
+
+def test_nothing_stays_queued_for_ever(site: Site, now: datetime) -> None:
+    run = make_run(site, "one")
+    assert reap(now + timedelta(days=8)) == 1
+    run.refresh_from_db()
+    assert (run.state, run.failure_reason) == (RunState.FAILED, FailureReason.INFRA_ERROR)

@@ -1,0 +1,103 @@
+"""Requests that are too large are refused before their body is read, through both doors."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from tiltyard.submissions.uploads import FORM_OVERHEAD_BYTES, UploadSizeLimit, human_size, too_large_message
+
+LIMIT = 1000
+
+
+@pytest.fixture(autouse=True)
+def small_limit(settings: Settings) -> None:
+    settings.UPLOAD_BYTES_MAX = LIMIT
+
+
+class Exchange:
+    """One ASGI request with a body in chunks, and what came of it."""
+
+    def __init__(self, chunks: list[bytes], declared: int | None) -> None:
+        self._chunks = list(chunks)
+        self.scope: dict[str, Any] = {"type": "http", "headers": []}
+        if declared is not None:
+            self.scope["headers"].append((b"content-length", str(declared).encode()))
+        self.sent: list[Mapping[str, Any]] = []
+        self.read_by_app: list[Mapping[str, Any]] = []
+
+    async def receive(self) -> Mapping[str, Any]:
+        if not self._chunks:
+            return {"type": "http.disconnect"}
+        chunk = self._chunks.pop(0)
+        return {"type": "http.request", "body": chunk, "more_body": bool(self._chunks)}
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        self.sent.append(message)
+
+    async def app(self, _scope: dict[str, Any], receive: Any, _send: Any) -> None:
+        while True:
+            message = await receive()
+            self.read_by_app.append(message)
+            if not message.get("more_body"):
+                return
+
+    def run(self) -> "Exchange":
+        asyncio.run(UploadSizeLimit(self.app)(self.scope, self.receive, self.send))
+        return self
+
+    @property
+    def unread(self) -> int:
+        return len(self._chunks)
+
+
+def test_asgi_lets_a_small_body_through() -> None:
+    exchange = Exchange([b"a" * 500, b"b" * 500], 1000).run()
+    assert [message["body"] for message in exchange.read_by_app] == [b"a" * 500, b"b" * 500]
+    assert exchange.sent == []
+
+
+def test_asgi_answers_413_and_drops_the_rest() -> None:
+    declared = 2 << 30
+    exchange = Exchange([b"x" * 100] * 5, declared).run()
+    assert exchange.read_by_app == []
+    start, body, end = exchange.sent
+    assert start["status"] == 413
+    assert json.loads(body["body"])["detail"] == too_large_message(declared, LIMIT)
+    assert (body["more_body"], end["more_body"], exchange.unread) == (True, False, 0)
+
+
+def test_asgi_cuts_off_who_sends_more_than_declared() -> None:
+    chunk = b"x" * FORM_OVERHEAD_BYTES
+    exchange = Exchange([chunk] * 5, None).run()
+    assert [message["type"] for message in exchange.read_by_app] == ["http.request", "http.disconnect"]
+
+
+def test_asgi_leaves_other_scopes_alone() -> None:
+    seen = []
+
+    async def app(scope: dict[str, Any], _receive: Any, _send: Any) -> None:
+        seen.append(scope["type"])
+
+    exchange = Exchange([], None)
+    asyncio.run(UploadSizeLimit(app)({"type": "lifespan"}, exchange.receive, exchange.send))
+    assert seen == ["lifespan"]
+
+
+def test_the_middleware_answers_413(db: None) -> None:
+    body = b"x" * (LIMIT + FORM_OVERHEAD_BYTES + 1)
+    response = Client().post("/api/v1/competitions/any/submissions", body, content_type="application/octet-stream")
+    assert response.status_code == 413
+    assert "Leave out what the server does not need" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (3 << 19, "1.5 MiB"), (2 << 30, "2.0 GiB")],
+)
+def test_sizes_for_people(size_bytes: int, text: str) -> None:
+    assert human_size(size_bytes) == text
