@@ -17,11 +17,10 @@ from typing import IO, Any, Final
 
 import docker
 import requests
-from docker.types.daemon import CancellableStream
 
 from tiltyard_sandbox.archives import BuildContext
 from tiltyard_sandbox.dockerfile import CheckedDockerfile
-from tiltyard_sandbox.engine import ENGINE_ERRORS, disk_free_bytes
+from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, STREAM_ENDS, EngineStream, api_url, disk_free_bytes
 from tiltyard_sandbox.entries import EntryKind, walk
 from tiltyard_sandbox.guarded import CHUNK_BYTES
 from tiltyard_sandbox.limits import Limits
@@ -85,12 +84,13 @@ def run_build(
     """The new image's id. Raises SubmissionFault(build_failed), Cancelled or InfraFault."""
     build = _Build(client, limits, on_log)
     try:
-        with build.start(context, build_args, labels) as response:
-            watch = _Watch(client, response, limits, cancel)
-            try:
-                build.follow(watch.stream)
-            finally:
-                watch.stop()
+        stream = EngineStream(build.start(context, build_args, labels))
+        watch = _Watch(client, stream, limits, cancel)
+        try:
+            build.follow(_messages(stream, watch))
+        finally:
+            watch.stop()
+            stream.release()
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine failed during the build: {str(error)[:300]}") from error
     if watch.verdict is not None:
@@ -106,7 +106,7 @@ class _Build:
     """One build as the engine reports it: its log, its error, its image."""
 
     def __init__(self, client: docker.DockerClient, limits: Limits, on_log: Callable[[str], None]) -> None:
-        self._api = client.api
+        self._client = client
         self._limits = limits
         self._on_log = on_log
         self._log_left_bytes = limits.log_bytes
@@ -139,13 +139,13 @@ class _Build:
             "buildargs": json.dumps(dict(build_args)),
             "labels": json.dumps(dict(labels)),
         }
-        response: requests.Response = self._api.post(
-            f"{self._api.base_url}/v{self._api.api_version}/build",
+        response: requests.Response = self._client.api.post(
+            api_url(self._client, "/build"),
             params=parameters,
             data=context,
             headers={"Content-Type": "application/x-tar"},
             stream=True,
-            timeout=(60, None),
+            timeout=(CALL_TIMEOUT_S, None),
         )
         if response.status_code != 200:
             raise SubmissionFault(Reason.BUILD_FAILED, f"The engine refuses the Dockerfile: {_reason(response)}")
@@ -182,8 +182,8 @@ class _Build:
                 self._on_log(f"[The log is longer than {self._limits.log_bytes} bytes; the rest is left out.]")
 
     def _limit_pids(self, container_id: str) -> None:
-        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{container_id}/update"
-        self._api.post(url, json={"PidsLimit": self._limits.pids}, timeout=10)  # 404 when it has ended already
+        url = api_url(self._client, f"/containers/{container_id}/update")
+        self._client.api.post(url, json={"PidsLimit": self._limits.pids}, timeout=10)  # 404: it has ended already
 
     def failure_message(self) -> str:
         """What failed, and the log's end."""
@@ -202,7 +202,7 @@ class _Watch:
     """Ends a build that is cancelled, too slow or too large, by closing its stream: the engine then kills its steps."""
 
     def __init__(
-        self, client: docker.DockerClient, response: requests.Response, limits: Limits, cancel: threading.Event
+        self, client: docker.DockerClient, stream: EngineStream, limits: Limits, cancel: threading.Event
     ) -> None:
         self._client = client
         self._limits = limits
@@ -211,9 +211,7 @@ class _Watch:
         self._disk_free_bytes = disk_free_bytes(client)
         self._over = threading.Event()
         self.verdict: SubmissionFault | Cancelled | None = None
-        messages = CancellableStream(_messages(response), response)
-        self.stream = _quiet_end(messages, self)
-        self._close = messages.close
+        self._stream = stream
         self._thread = threading.Thread(target=self._run, name="build-watch", daemon=True)
         self._thread.start()
 
@@ -226,7 +224,7 @@ class _Watch:
         while not self._over.wait(WATCH_INTERVAL_S):
             self.verdict = self._judged()
             if self.verdict is not None:
-                self._close()
+                self._stream.cut()
                 return
 
     def _judged(self) -> SubmissionFault | Cancelled | None:
@@ -245,16 +243,12 @@ class _Watch:
         return None
 
 
-def _messages(response: requests.Response) -> Iterator[dict[str, Any]]:
-    for line in response.iter_lines(chunk_size=1024):
-        if line:
-            yield json.loads(line)
-
-
-def _quiet_end(stream: Iterator[dict[str, Any]], watch: _Watch) -> Iterator[dict[str, Any]]:
-    """The stream, whose end is no error when the watch made it."""
+def _messages(stream: EngineStream, watch: _Watch) -> Iterator[dict[str, Any]]:
+    """The engine's JSON messages; an end that the watch made is an ordinary one."""
     try:
-        yield from stream
-    except (requests.exceptions.RequestException, OSError, ValueError, AttributeError) as error:
+        for line in stream.response.iter_lines(chunk_size=None):
+            if line:
+                yield json.loads(line)
+    except STREAM_ENDS as error:
         if watch.verdict is None:
             raise InfraFault(f"The connection to the Docker engine broke during the build: {error}") from error

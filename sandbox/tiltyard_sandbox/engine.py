@@ -1,10 +1,12 @@
 """Reach the Docker engine, or say clearly why it cannot be reached."""
 
 import shutil
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import docker
 import requests
+from docker.types.daemon import CancellableStream
 
 from tiltyard_sandbox.verdicts import InfraFault
 
@@ -12,6 +14,8 @@ MIN_API_VERSION: Final = (1, 41)  # Docker 20.10: what the sandbox's flags were 
 CALL_TIMEOUT_S: Final = 60
 # What the SDK raises when the engine answers badly, late or not at all.
 ENGINE_ERRORS: Final = (docker.errors.DockerException, requests.exceptions.RequestException)
+# What a stream's reader sees when the other end, or `EngineStream.cut`, ends it.
+STREAM_ENDS: Final = (*ENGINE_ERRORS, OSError, ValueError, AttributeError)
 
 
 def connect(timeout_s: int = CALL_TIMEOUT_S) -> docker.DockerClient:
@@ -38,6 +42,44 @@ def _explain(error: Exception) -> str:
     if "No such file" in text or "Connection refused" in text:
         return "No Docker engine answers: install and start one (Debian: apt install docker.io), or set DOCKER_HOST."
     return f"The Docker engine cannot be reached: {text[:300]}"
+
+
+def api_url(client: docker.DockerClient, path: str) -> str:
+    """The address of an API path, for the calls and parameters that the SDK does not offer."""
+    return f"{client.api.base_url}/v{client.api.api_version}{path}"
+
+
+class EngineStream:
+    """A long answer of the engine, read on one thread, that another may cut off at any time.
+
+    The SDK's own streams can be cut off but not closed: each would leave a socket to the garbage collector.
+    """
+
+    def __init__(self, response: requests.Response) -> None:
+        self.response = response
+        self._cutter = CancellableStream(iter(()), response)
+
+    @classmethod
+    def open(cls, client: docker.DockerClient, path: str, params: dict[str, Any]) -> "EngineStream":
+        """Begin a GET whose answer goes on; raises one of ENGINE_ERRORS."""
+        response = client.api.get(api_url(client, path), params=params, stream=True, timeout=(CALL_TIMEOUT_S, None))
+        response.raise_for_status()
+        return cls(response)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The answer as it arrives; raises one of STREAM_ENDS when it is cut off."""
+        return iter(self.response.iter_content(chunk_size=None))
+
+    def cut(self) -> None:
+        """End the reader's waiting. Safe from any thread, more than once."""
+        try:
+            self._cutter.close()
+        except (AttributeError, OSError):
+            return  # it has ended in this very moment
+
+    def release(self) -> None:
+        """Give the connection back; to be called when the reader is done."""
+        self.response.close()
 
 
 def disk_free_bytes(client: docker.DockerClient) -> int:

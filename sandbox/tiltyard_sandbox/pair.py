@@ -184,8 +184,9 @@ class _Pair:
         self, callback: Callable[[str], None], *, bytes_max: int, stdout: bool = True, stderr: bool = True
     ) -> None:
         """Begin to read what the container that was started last writes."""
-        container = self._containers[-1]
-        self._pumps.append(LinePump(container, callback, bytes_max=bytes_max, stdout=stdout, stderr=stderr))
+        container_id = self._containers[-1].id
+        pump = LinePump(self._client, container_id, callback, bytes_max=bytes_max, stdout=stdout, stderr=stderr)
+        self._pumps.append(pump)
 
     def wait(self, time_s: float) -> EndedBy:
         """Until the evaluator ends, or must not go on; raises Cancelled."""

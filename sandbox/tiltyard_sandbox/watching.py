@@ -1,19 +1,18 @@
 """Threads that watch a container: its output as lines, and the kernel's out-of-memory kills."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import docker
 
-from tiltyard_sandbox.engine import ENGINE_ERRORS
+from tiltyard_sandbox.engine import STREAM_ENDS, EngineStream
 
 LINE_MAX_BYTES: Final = 16 * 1024
 JOIN_S: Final = 3.0
 _LOG = logging.getLogger(__name__)
-# What a stream raises when its other end, or our own `close`, cuts it off.
-_STREAM_ENDS: Final = (*ENGINE_ERRORS, OSError, ValueError, AttributeError)
 
 
 class LinePump:
@@ -24,14 +23,16 @@ class LinePump:
 
     def __init__(
         self,
-        container: Any,
+        client: docker.DockerClient,
+        container_id: str,
         callback: Callable[[str], None],
         *,
         bytes_max: int,
         stdout: bool = True,
         stderr: bool = True,
     ) -> None:
-        self._stream = container.logs(stream=True, follow=True, stdout=stdout, stderr=stderr)
+        params = {"follow": 1, "stdout": int(stdout), "stderr": int(stderr)}
+        self._stream = EngineStream.open(client, f"/containers/{container_id}/logs", params)
         self._callback = callback
         self._bytes_max = bytes_max
         self.error: Exception | None = None
@@ -41,20 +42,43 @@ class LinePump:
     def finish(self) -> None:
         """Wait a moment for the last lines of a container that has ended, then close."""
         self._thread.join(JOIN_S)
-        if self._thread.is_alive():
-            self._stream.close()
-            self._thread.join(JOIN_S)
+        self._stream.cut()
+        self._thread.join(JOIN_S)
 
     def _run(self) -> None:
         try:
-            for line in _lines(self._stream, self._bytes_max):
+            for line in _lines(_payloads(_until_cut(self._stream)), self._bytes_max):
                 self._callback(line)
-        except _STREAM_ENDS as error:
-            _LOG.debug("container output ended: %s", error)
         except Exception as error:
             self.error = error
         finally:
-            self._stream.close()
+            self._stream.release()
+
+
+def _until_cut(stream: EngineStream) -> Iterator[bytes]:
+    """The stream's chunks; being cut off is an ordinary end."""
+    try:
+        yield from stream.chunks()
+    except STREAM_ENDS as error:
+        _LOG.debug("a stream of the engine ended: %s", error)
+
+
+def _payloads(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """What the container wrote, without the engine's framing: 4 bytes of kind, 4 of big-endian length, content."""
+    pending = bytearray()
+    left_bytes = 0
+    for part in parts:
+        pending += part
+        while pending:
+            if left_bytes == 0:
+                if len(pending) < 8:
+                    break
+                left_bytes = int.from_bytes(pending[4:8], "big")
+                del pending[:8]
+            payload = bytes(pending[:left_bytes])
+            del pending[:left_bytes]
+            left_bytes -= len(payload)
+            yield payload
 
 
 def _lines(parts: Iterator[bytes], bytes_max: int) -> Iterator[str]:
@@ -91,18 +115,21 @@ class OomWatch:
 
     def __init__(self, client: docker.DockerClient, container_ids: list[str]) -> None:
         self.killed: set[str] = set()
-        self._stream = client.api.events(filters={"container": container_ids, "event": "oom"}, decode=True)
+        filters = json.dumps({"container": container_ids, "event": ["oom"]})
+        self._stream = EngineStream.open(client, "/events", {"filters": filters})
         self._thread = threading.Thread(target=self._run, name="oom-events", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Close the stream; what was seen stays in `killed`."""
-        self._stream.close()
+        self._stream.cut()
         self._thread.join(JOIN_S)
 
     def _run(self) -> None:
+        pending = b""
         try:
-            for event in self._stream:
-                self.killed.add(str(event.get("id") or event.get("Actor", {}).get("ID", "")))
-        except _STREAM_ENDS as error:
-            _LOG.debug("event stream ended: %s", error)
+            for part in _until_cut(self._stream):
+                *events, pending = (pending + part).split(b"\n")
+                self.killed.update(str(json.loads(event)["Actor"]["ID"]) for event in events if event.strip())
+        finally:
+            self._stream.release()
