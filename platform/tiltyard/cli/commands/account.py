@@ -13,8 +13,8 @@ from tiltyard.cli.options import JsonOption, ServerOption, Session
 def login(server: ServerOption = None, json_mode: JsonOption = False) -> None:
     """Store an API token for a server.
 
-    It is checked there first. The token is read from TILTYARD_TOKEN, else from standard input when that is not a terminal, else from a hidden
-    prompt. Make one at SERVER/account/tokens/.
+    It is checked there first. It is read from TILTYARD_TOKEN, else from standard input when that is not a terminal,
+    else from a hidden prompt. Make one at SERVER/account/tokens/.
     """
     session = Session.open(server, json_mode=json_mode)
     if is_unencrypted(session.server):
