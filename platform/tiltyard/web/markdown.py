@@ -9,6 +9,17 @@ _TAGS = nh3.ALLOWED_TAGS - {"img", "map", "area"}  # an image would tell its hos
 
 
 def render_markdown(text: str) -> SafeString:
-    """HTML without scripts, styles, images or raw HTML; links open with rel="noopener noreferrer"."""
-    html = nh3.clean(_PARSER.render(text), tags=_TAGS, url_schemes={"http", "https", "mailto"})
+    """HTML without scripts, styles, images or raw HTML; links open with rel="noopener noreferrer".
+
+    The page around it has the one first-level heading. So a title at the text's beginning is left out, and any other
+    first-level heading becomes a second-level one.
+    """
+    tokens = _PARSER.parse(text)
+    if tokens and tokens[0].tag == "h1":
+        tokens = tokens[3:]  # opening, content, closing
+    for token in tokens:
+        if token.tag == "h1":
+            token.tag = "h2"
+    rendered = _PARSER.renderer.render(tokens, _PARSER.options, {})
+    html = nh3.clean(rendered, tags=_TAGS, url_schemes={"http", "https", "mailto"})
     return mark_safe(html)  # noqa: S308  sanitised in the line above

@@ -44,6 +44,12 @@ def families(suites: list[Suite]) -> list[Family]:
     ]
 
 
+def ranking_shares(suites: list[Suite]) -> list[float]:
+    """How much each suite counts in the ranking score, 0 to 1, in the order given."""
+    total = sum(suite.weight for suite in suites)
+    return [suite.weight / total if total else 0.0 for suite in suites]
+
+
 def sample_questions(suites: Iterable[Suite]) -> list[Question]:
     """The first question of every task of the open suites; a hidden suite's files are never read."""
     questions = []

@@ -64,6 +64,16 @@ def test_markdown_cannot_run_or_load_anything(client: Client, site: Site, hostil
     assert 'href="javascript' not in article
 
 
+def test_a_pages_own_title_is_not_shown_twice_and_leaves_one_first_heading(client: Client, site: Site) -> None:
+    Page.objects.filter(slug="overview").update(body="# The title\n\ntext\n\n# Another\n")
+
+    page = client.get(address(site)).content.decode()
+
+    assert "The title" not in page
+    assert "<h2>Another</h2>" in page
+    assert page.count("<h1") == 1
+
+
 def test_a_further_page_has_a_tab_and_an_address(client: Client, site: Site) -> None:
     Page.objects.create(competition=site.competition, slug="data", title="The data", body="Some *data*.", order=2)
 
@@ -78,6 +88,7 @@ def test_tasks_stand_side_by_side_with_their_numbers_of_questions(client: Client
     assert "Riddles" in page  # the hidden suite's own task
     assert "240" in page  # 4 open tasks of 60
     assert "270" in page  # 90 + 3 × 60 hidden
+    assert page.count("50.0 %") == 2  # equal weights in the ranking score
 
 
 def test_a_question_of_every_open_task_is_shown_and_none_of_a_hidden_one(client: Client, site: Site) -> None:

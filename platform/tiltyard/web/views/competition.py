@@ -10,7 +10,7 @@ from django.utils import timezone
 from tiltyard.competitions.models import Competition
 from tiltyard.submissions.quota import quota_for
 from tiltyard.web.access import signed_in_user, visible_competition
-from tiltyard.web.suite_table import families, sample_questions
+from tiltyard.web.suite_table import families, ranking_shares, sample_questions
 from tiltyard.web.views.submissions import own_runs
 
 OVERVIEW, RULES = "overview", "rules"
@@ -49,7 +49,13 @@ def tasks(request: HttpRequest, slug: str) -> HttpResponse:
     return render(
         request,
         "competition/tasks.html",
-        context | {"suites": suites, "families": families(suites), "questions": sample_questions(suites)},
+        context
+        | {
+            "suites": suites,
+            "shares": ranking_shares(suites),
+            "families": families(suites),
+            "questions": sample_questions(suites),
+        },
     )
 
 
