@@ -191,12 +191,24 @@ def make(client: docker.DockerClient, package: Package) -> None:
         return
     started = time.monotonic()
     print(f"{package.tag}: building", flush=True)
+    replaced = [image.id for image in client.images.list(name=package.tag)]
     with tempfile.TemporaryFile(prefix="tiltyard-context-") as context:
         with tarfile.open(fileobj=context, mode="w") as archive:
             _fill(archive, package, distributions)
         context.seek(0)
         _build(client, package, context, stamp)
     report(client, package.tag, started)
+    for image_id in set(replaced) - {client.images.get(package.tag).id}:
+        _remove_untagged(client, image_id)
+
+
+def _remove_untagged(client: docker.DockerClient, image_id: str) -> None:
+    """Remove the image that a new one replaced, unless something is built on it or runs it."""
+    try:
+        client.images.remove(image_id)
+    except docker.errors.APIError as error:
+        if error.status_code not in {404, 409}:
+            raise
 
 
 def _fill(archive: tarfile.TarFile, package: Package, distributions: Iterable[Distribution]) -> None:
