@@ -153,6 +153,7 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = not PRODUCTION
+WHITENOISE_AUTOREFRESH = not PRODUCTION  # a running development server shows a changed style sheet whole
 
 # Uploads always go to disk in chunks, never through memory, beside the artefacts so that keeping one is a rename.
 ARTEFACT_DIR = env_path("TILTYARD_ARTEFACT_DIR", DATA_DIR / "artefacts")
