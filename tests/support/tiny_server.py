@@ -6,8 +6,11 @@ import re
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 MODE = os.environ.get("TINY_MODE", "well")
+CRASH_FILE = Path(__file__).with_name("crash_on.txt")
+CRASH_ON = CRASH_FILE.read_text() if CRASH_FILE.exists() else ""
 REQUESTS = 0
 
 
@@ -32,12 +35,15 @@ class Handler(BaseHTTPRequestHandler):
         if MODE == "crash" and REQUESTS >= 3:
             print("now I crash", flush=True)  # noqa: T201
             os._exit(3)
+        prompts = request["prompt"] if isinstance(request["prompt"], list) else [request["prompt"]]
+        print("asked:", *prompts, flush=True)  # noqa: T201
+        if CRASH_ON and CRASH_ON in prompts:
+            os._exit(4)
         if MODE == "slow":
             time.sleep(600)
         if MODE == "rubbish":
             self.reply(200, {"choices": "none"})
             return
-        prompts = request["prompt"] if isinstance(request["prompt"], list) else [request["prompt"]]
         choices = [
             {"index": index, "text": answer(prompt).rstrip("\n"), "finish_reason": "stop"}
             for index, prompt in enumerate(prompts)

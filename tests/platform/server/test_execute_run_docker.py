@@ -43,11 +43,11 @@ def competition(tmp_path: Path) -> Competition:
 def submit(competition: Competition, tmp_path: Path) -> Submit:
     owner = User.objects.create_user("owner", "owner@example.org", "correct horse battery")
 
-    def call(mode: str = "well", *, dockerfile: str = DOCKERFILE) -> Run:
+    def call(mode: str = "well", *, dockerfile: str = DOCKERFILE, crash_on: str = "") -> Run:
         path = context_archive(
             tmp_path / "entry.tar.gz",
             dockerfile=dockerfile.replace("@mode@", mode),
-            files={"server.py": Path(tiny_server.__file__).read_text()},
+            files={"server.py": Path(tiny_server.__file__).read_text(), "crash_on.txt": crash_on},
         )
         track = competition.tracks.get()
         submission = accept_upload(
@@ -103,19 +103,45 @@ def test_a_good_submission_is_scored_and_ranked(submit: Submit, competition: Com
     assert [(entry.rank, entry.run) for entry in board.entries] == [(1, run)]
 
 
-def test_no_hidden_question_reaches_the_database(submit: Submit, competition: Competition) -> None:
-    run = submit()
-    execute_run(str(run.pk))
-    suite = competition.suites.get(visibility="hidden")
-    questions = [line for path in suite.directory.glob("data/*.jsonl") for line in path.read_text().splitlines()]
-    prompts = [json.loads(line)["prompt"] for line in questions]
+def prompts_of(competition: Competition, visibility: str) -> list[str]:
+    suite = competition.suites.get(visibility=visibility)
+    lines = [line for path in suite.directory.glob("data/*.jsonl") for line in path.read_text().splitlines()]
+    return [json.loads(line)["prompt"] for line in lines]
+
+
+def leaked(prompts: list[str]) -> list[tuple[str, str]]:
+    """Each table that holds one of the prompts, in whatever writing, with the prompt."""
+    found = []
     with connection.cursor() as cursor:
-        tables = connection.introspection.table_names(cursor)
-        for table in tables:
+        for table in connection.introspection.table_names(cursor):
             cursor.execute(f'SELECT * FROM "{table}"')  # noqa: S608  the names come from the database itself
             text = "\n".join(str(value) for row in cursor.fetchall() for value in row)
-            assert not [prompt for prompt in prompts if prompt in text or json.dumps(prompt)[1:-1] in text], table
+            writings = {prompt: {prompt, json.dumps(prompt)[1:-1], prompt.splitlines()[0]} for prompt in prompts}
+            found += [(table, prompt) for prompt in prompts if any(writing in text for writing in writings[prompt])]
+    return found
+
+
+def test_no_hidden_question_reaches_the_database(submit: Submit, competition: Competition) -> None:
+    run = submit()  # its server prints every question that it is asked
+    execute_run(str(run.pk))
     assert finished(run).state == RunState.SCORED
+    hidden = prompts_of(competition, "hidden")
+    assert leaked(prompts_of(competition, "open"))
+    assert leaked(hidden) == []
+
+
+def test_a_crash_on_the_hidden_suite_says_no_more_than_that(submit: Submit, competition: Competition) -> None:
+    hidden = prompts_of(competition, "hidden")
+    run = submit(crash_on=hidden[0])
+    execute_run(str(run.pk))
+    run = finished(run)
+    assert (run.state, run.failure_reason) == (RunState.FAILED, FailureReason.CRASHED)
+    assert run.failure_message == (
+        "The server ended while it was still needed. "
+        "This happened on a hidden suite, so no details are shown. Try the open suite: tiltyard evaluate."
+    )
+    assert leaked(hidden) == []
+    assert not run.suite_results.exists()
 
 
 def test_a_dockerfile_that_fails(submit: Submit) -> None:
