@@ -9,7 +9,7 @@ import docker
 
 from tiltyard_sandbox.archives import UploadKind, inspect_upload
 from tiltyard_sandbox.digests import content_digest
-from tiltyard_sandbox.images import build_image, load_image
+from tiltyard_sandbox.images import build_image, load_image, remove_image
 from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.manifest import SubmissionManifest
 
@@ -61,4 +61,9 @@ def prepare_image(
             on_log=on_log,
             cancel=cancel,
         )
-    return PreparedImage(built.image_id, content_digest(client, built.image_id, digest_cache), built.manifest)
+    try:
+        digest = content_digest(client, built.image_id, digest_cache)
+    except BaseException:  # nobody else knows of the image yet, and it must not fill the disk
+        remove_image(client, built.image_id)
+        raise
+    return PreparedImage(built.image_id, digest, built.manifest)
