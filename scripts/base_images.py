@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import IO
 
 import docker
 from packaging.requirements import Requirement
@@ -191,14 +192,14 @@ def make(client: docker.DockerClient, package: Package) -> None:
         return
     started = time.monotonic()
     print(f"{package.tag}: building", flush=True)
-    replaced = [image.id for image in client.images.list(name=package.tag)]
+    replaced = [str(image.id) for image in client.images.list(name=package.tag)]
     with tempfile.TemporaryFile(prefix="tiltyard-context-") as context:
         with tarfile.open(fileobj=context, mode="w") as archive:
             _fill(archive, package, distributions)
         context.seek(0)
         _build(client, package, context, stamp)
     report(client, package.tag, started)
-    for image_id in set(replaced) - {client.images.get(package.tag).id}:
+    for image_id in set(replaced) - {str(client.images.get(package.tag).id)}:
         _remove_untagged(client, image_id)
 
 
@@ -241,7 +242,7 @@ def _add_folder(archive: tarfile.TarFile, name: str) -> None:
     archive.addfile(info, io.BytesIO())
 
 
-def _build(client: docker.DockerClient, package: Package, context: io.IOBase, stamp: str) -> None:
+def _build(client: docker.DockerClient, package: Package, context: IO[bytes], stamp: str) -> None:
     lines: list[str] = []
     for message in client.api.build(
         fileobj=context,

@@ -25,14 +25,21 @@ def connect(timeout_s: int = CALL_TIMEOUT_S) -> docker.DockerClient:
     """
     try:
         client = docker.from_env(timeout=timeout_s)
-        version = client.version()
+        try:
+            _require_version(client)
+        except BaseException:
+            client.close()
+            raise
     except ENGINE_ERRORS as error:
         raise InfraFault(_explain(error)) from error
-    api_version = tuple(int(part) for part in version["ApiVersion"].split("."))
-    if api_version < MIN_API_VERSION:
-        wanted = ".".join(map(str, MIN_API_VERSION))
-        raise InfraFault(f"The Docker engine is too old (API {version['ApiVersion']}): install one with API {wanted}.")
     return client
+
+
+def _require_version(client: docker.DockerClient) -> None:
+    found = client.version()["ApiVersion"]
+    if tuple(int(part) for part in found.split(".")) < MIN_API_VERSION:
+        wanted = ".".join(map(str, MIN_API_VERSION))
+        raise InfraFault(f"The Docker engine is too old (API {found}): install one with API {wanted}.")
 
 
 def _explain(error: Exception) -> str:

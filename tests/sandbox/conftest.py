@@ -24,7 +24,7 @@ PackTar = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def client() -> docker.DockerClient:
+def client() -> Iterator[docker.DockerClient]:
     """The engine, with the bare Python image on it."""
     engine_client = engine.connect()
     try:
@@ -32,7 +32,8 @@ def client() -> docker.DockerClient:
     except docker.errors.ImageNotFound:
         script = REPOSITORY / "scripts" / "base_images.py"
         subprocess.run([sys.executable, str(script), "--only-python"], check=True)
-    return engine_client
+    yield engine_client
+    engine_client.close()
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ open("/results/result.json", "wb").write(body)
 print("asked", flush=True)
 """
 WAIT = "import time; time.sleep(3600)"
-GIVE_UP = "import sys, time; time.sleep(3); sys.exit(2)"
+GIVE_UP = "import sys, time; time.sleep(2); sys.exit(2)"
 STARTUP = ReportedFailure("start_timeout", "The server was not ready after 3 s.")
 
 
@@ -174,13 +174,19 @@ def test_what_an_ordinary_container_allows_the_sandbox_refuses(
 ) -> None:
     image = build(ATTACKS, PROBE_DOCKERFILE.format(target=gateway_service).encode())
     output = runner.client.containers.run(
-        image, ["python3", "/server.py", "--once"], environment={"LD_PRELOAD": ""}, remove=True, labels=runner.labels
+        image,
+        ["python3", "/server.py", "--once"],
+        environment={"LD_PRELOAD": ""},
+        security_opt=["seccomp=unconfined"],  # the engine's own profile differs from version to version
+        remove=True,
+        labels=runner.labels,
     )
     control = json.loads(output)
     inside = probe(runner, image)
 
     worked = {name for name, outcome in control.items() if outcome == "done"}
-    assert worked >= {"gateway", "raw", "packet", "root", "etc", "mknod"}, control
+    assert worked >= {"gateway", "raw", "packet", "vsock", "root", "etc", "mknod", "ptrace"}, control
+    assert control["io_uring"] == "EFAULT"  # the kernel looked at the arguments: the call was let through
     assert control["uid"] == 0
     assert control["volume_write"][1] == "done"
 
@@ -196,8 +202,24 @@ def test_what_an_ordinary_container_allows_the_sandbox_refuses(
     assert (inside["root"], inside["etc"]) == ("EROFS", "EROFS")
     for name in ("vsock", "io_uring", "packet", "raw", "bpf", "userfaultfd", "keyctl", "ptrace", "mount"):
         assert inside[name] == "EPERM", name
-    assert control["io_uring"] != "EPERM" or control["vsock"] != "EPERM" or control["keyctl"] != "EPERM"
     assert inside["docker_socket"] is False
+
+
+SUID_DOCKERFILE = b"""FROM tiltyard/python:3.11
+COPY server.py /server.py
+RUN cp /usr/bin/python3.11 /suid && chmod 4755 /suid
+CMD ["/suid", "/server.py"]
+"""
+
+
+def test_set_user_id_files_are_inert(runner: Runner, build: Build) -> None:
+    image = build("import os, time; print(os.geteuid(), flush=True); time.sleep(3600)", SUID_DOCKERFILE)
+    control = runner.client.containers.run(
+        image, ["/suid", "-c", "import os; print(os.geteuid())"], user="65532", remove=True, labels=runner.labels
+    )
+    assert control == b"0\n"
+    runner(image, GIVE_UP)
+    assert runner.server_lines == ["65532"]
 
 
 def test_the_room_to_write_is_bounded(runner: Runner, build: Build) -> None:
@@ -280,7 +302,6 @@ def test_a_server_that_exits_crashed_whatever_its_status(runner: Runner, build: 
 
 def test_a_server_that_never_gets_ready_keeps_the_evaluators_reason(runner: Runner, build: Build) -> None:
     outcome = runner(build(WAIT), GIVE_UP)
-    assert decide(outcome, STARTUP) == decide(outcome, STARTUP)
     assert decide(outcome, STARTUP).reason is Reason.START_TIMEOUT
 
 
