@@ -149,7 +149,7 @@ def volume_paths(config: Mapping[str, Any]) -> list[str]:
     if len(paths) > VOLUMES_MAX:
         raise reject(f"The image declares more than {VOLUMES_MAX} volumes.")
     for path in paths:
-        if not _VOLUME_PATH.fullmatch(path) or path.startswith(_SYSTEM_PATHS) or "/." in path:
+        if not _VOLUME_PATH.fullmatch(path) or path.startswith(_SYSTEM_PATHS) or ".." in path:
             raise reject(f"The image declares a VOLUME at {shown(path)}, which is not allowed. Remove that line.")
     return [path.rstrip("/") for path in paths]
 
