@@ -8,6 +8,9 @@ BIN := .venv/bin
 DEMO ?= serve
 PYTEST ?=
 COMPOSE ?= $(shell command -v docker-compose 2>/dev/null || echo docker compose)
+SQUIRE_SEED ?= 1
+SQUIRE_ITEMS ?= 1500000
+SQUIRE_CONFIG ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 SERVICES := $(PYTHON) scripts/services.py run
 # Tests keep away from the demo's data.
 TEST_ENVIRONMENT := TILTYARD_DATA_DIR=$(CURDIR)/var/test
@@ -54,7 +57,11 @@ format: setup ## Rewrite the code in the project's style
 
 .PHONY: squire
 squire: setup ## Train the base model again, on a GPU if there is one
-	$(BIN)/python -m tiltyard_baselines.pretrain
+	mkdir -p var/squire
+	$(BIN)/python -m tiltyard_eval generate --mix competitions/demo/data/pretrain-mix.yaml \
+		--exclude competitions/demo/suites/open --seed $(SQUIRE_SEED) --count $(SQUIRE_ITEMS) --out var/squire/items.jsonl
+	$(BIN)/python -m tiltyard_baselines.pretrain --data var/squire/items.jsonl --out baselines/squire \
+		--config $(SQUIRE_CONFIG) --seed $(SQUIRE_SEED)
 
 .PHONY: compose-up
 compose-up: ## Start the whole system with Docker Compose; reads .env (see deploy/env.example)

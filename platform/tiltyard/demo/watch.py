@@ -24,7 +24,7 @@ def follow(runs: Sequence[Run], say: Callable[[str], None], check: Callable[[], 
         current = list(Run.objects.filter(pk__in=[run.pk for run in runs]).select_related("submission"))
         for run in current:
             for event in run.events.filter(pk__gt=said.get(run.pk, 0)).order_by("pk"):
-                say(f"{run.submission.name:<12} {event.get_state_display():<11} {event.message}")
+                say(f"{run.submission.name:<12} {event.get_state_display():<18} {event.message}")
                 said[run.pk] = event.pk
         if all(run.is_final for run in current):
             order = [run.pk for run in runs]
