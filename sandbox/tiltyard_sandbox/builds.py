@@ -23,11 +23,13 @@ from tiltyard_sandbox.dockerfile import CheckedDockerfile
 from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, STREAM_ENDS, EngineStream, api_url, disk_free_bytes
 from tiltyard_sandbox.entries import EntryKind, walk
 from tiltyard_sandbox.guarded import CHUNK_BYTES
-from tiltyard_sandbox.limits import Limits
+from tiltyard_sandbox.limits import GIB, Limits
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
 
 LOG_TAIL_LINES: Final = 20
 WATCH_INTERVAL_S: Final = 0.25
+DISK_INTERVAL_S: Final = 1.0  # measuring walks through the step's layer
+HOST_FREE_BYTES_MIN: Final = 2 * GIB
 CPU_PERIOD_US: Final = 100_000
 _RUNNING_IN: Final = re.compile(r" ---> Running in ([0-9a-f]{12})\s*")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -85,12 +87,14 @@ def run_build(
     build = _Build(client, limits, on_log)
     try:
         stream = EngineStream(build.start(context, build_args, labels))
-        watch = _Watch(client, stream, limits, cancel)
+        watch = _Watch(build, stream, limits, cancel)
         try:
             build.follow(_messages(stream, watch))
         finally:
             watch.stop()
             stream.release()
+            if watch.verdict is not None:
+                build.remove_container()
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine failed during the build: {str(error)[:300]}") from error
     if watch.verdict is not None:
@@ -112,6 +116,7 @@ class _Build:
         self._log_left_bytes = limits.log_bytes
         self._tail: list[str] = []
         self._partial = ""
+        self.container_id: str | None = None  # of the step that runs
         self.error: str | None = None
         self.image_id: str | None = None
 
@@ -166,6 +171,7 @@ class _Build:
     def _note(self, text: str) -> None:
         container = _RUNNING_IN.fullmatch(text.strip("\n"))
         if container is not None:
+            self.container_id = container[1]
             self._limit_pids(container[1])
         *lines, self._partial = (self._partial + text).split("\n")
         self._partial = self._partial[:CHUNK_BYTES]
@@ -185,6 +191,29 @@ class _Build:
         url = api_url(self._client, f"/containers/{container_id}/update")
         self._client.api.post(url, json={"PidsLimit": self._limits.pids}, timeout=10)  # 404: it has ended already
 
+    def written_bytes(self) -> int:
+        """What the running step has written to its layer so far."""
+        if self.container_id is None:
+            return 0
+        url = api_url(self._client, f"/containers/{self.container_id}/json")
+        response = self._client.api.get(url, params={"size": "1"}, timeout=CALL_TIMEOUT_S)
+        return int(response.json().get("SizeRw") or 0) if response.status_code == 200 else 0
+
+    def host_is_full(self) -> bool:
+        """Whether the engine's disk, where it can be seen, is about to run out."""
+        free_bytes = disk_free_bytes(self._client)
+        return free_bytes is not None and free_bytes < HOST_FREE_BYTES_MIN
+
+    def remove_container(self) -> None:
+        """The engine kills the step of a build that was cut off, and may leave its container."""
+        if self.container_id is None:
+            return
+        try:
+            self._client.api.remove_container(self.container_id, force=True, v=True)
+        except docker.errors.APIError as error:
+            if error.status_code not in {404, 409}:  # gone, or going
+                raise
+
     def failure_message(self) -> str:
         """What failed, and the log's end."""
         tail = "\n".join(line for line in self._tail if line.strip())
@@ -201,16 +230,14 @@ def _reason(response: requests.Response) -> str:
 class _Watch:
     """Ends a build that is cancelled, too slow or too large, by closing its stream: the engine then kills its steps."""
 
-    def __init__(
-        self, client: docker.DockerClient, stream: EngineStream, limits: Limits, cancel: threading.Event
-    ) -> None:
-        self._client = client
+    def __init__(self, build: _Build, stream: EngineStream, limits: Limits, cancel: threading.Event) -> None:
+        self._build = build
         self._limits = limits
         self._cancel = cancel
         self._deadline = time.monotonic() + limits.build_s
-        self._disk_free_bytes = disk_free_bytes(client)
+        self._disk_asked_at = time.monotonic()
         self._over = threading.Event()
-        self.verdict: SubmissionFault | Cancelled | None = None
+        self.verdict: SubmissionFault | InfraFault | Cancelled | None = None
         self._stream = stream
         self._thread = threading.Thread(target=self._run, name="build-watch", daemon=True)
         self._thread.start()
@@ -227,19 +254,27 @@ class _Watch:
                 self._stream.cut()
                 return
 
-    def _judged(self) -> SubmissionFault | Cancelled | None:
+    def _judged(self) -> SubmissionFault | InfraFault | Cancelled | None:
         if self._cancel.is_set():
             return Cancelled()
         if time.monotonic() > self._deadline:
             return SubmissionFault(
                 Reason.BUILD_FAILED, f"The build took longer than {self._limits.build_s:g} s and was stopped."
             )
-        # The engine's disk has no quota of its own; other work on this machine is given the benefit of a margin.
-        if (
-            self._disk_free_bytes
-            and disk_free_bytes(self._client) < self._disk_free_bytes - 2 * self._limits.image_bytes_max
-        ):
-            return SubmissionFault(Reason.BUILD_FAILED, "The build wrote more than the image may hold and was stopped.")
+        return self._judged_disk()
+
+    def _judged_disk(self) -> SubmissionFault | InfraFault | None:
+        """The engine's disk has no quota of its own, so what a step writes is measured while it writes."""
+        if time.monotonic() < self._disk_asked_at + DISK_INTERVAL_S:
+            return None
+        self._disk_asked_at = time.monotonic()
+        try:
+            if self._build.written_bytes() > self._limits.image_bytes_max:
+                return SubmissionFault(Reason.BUILD_FAILED, "The build wrote more than an image may hold: stopped.")
+            if self._build.host_is_full():
+                return InfraFault("The disk of the Docker engine is almost full: the build was stopped.")
+        except (*ENGINE_ERRORS, ValueError) as error:
+            return InfraFault(f"The Docker engine does not answer during the build: {str(error)[:300]}")
         return None
 
 

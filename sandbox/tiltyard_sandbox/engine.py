@@ -89,10 +89,10 @@ class EngineStream:
         self.response.close()
 
 
-def disk_free_bytes(client: docker.DockerClient) -> int:
-    """Free bytes where the engine keeps its images; 0 when that place cannot be seen from here."""
+def disk_free_bytes(client: docker.DockerClient) -> int | None:
+    """Free bytes where the engine keeps its images; None when that place cannot be seen from here."""
     root = client.info().get("DockerRootDir", "")
     try:
         return shutil.disk_usage(root).free
     except OSError:
-        return 0
+        return None

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import docker
 import pytest
+from pairs_for_tests import PYTHON_IMAGE, Runner
 
 from tiltyard_sandbox import engine, images
 from tiltyard_sandbox.limits import GIB, MIB, Limits
+from tiltyard_sandbox.pair import sweep
 
-PYTHON_IMAGE = "tiltyard/python:3.11"
 REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = b"name: probe\nbase_model: none\ntraining_data: none\nlicence: Apache-2.0\n"
 DOCKERFILE = b'ARG BASE=tiltyard/python:3.11\nFROM ${BASE}\nCOPY server.py /server.py\nCMD ["python3", "/server.py"]\n'
@@ -94,3 +95,13 @@ def build(client: docker.DockerClient, pack: PackTar, limits: Limits) -> Iterato
     yield run
     for image_id in made:
         images.remove_image(client, image_id)
+
+
+@pytest.fixture
+def runner(client: docker.DockerClient, tmp_path: Path, limits: Limits) -> Iterator[Runner]:
+    """A runner whose containers are all gone at the end, whatever the test did."""
+    one = Runner(client, tmp_path, limits)
+    yield one
+    left = [container.id for container in one.containers()]
+    sweep(client, one.labels)
+    assert left == []

@@ -33,6 +33,5 @@ def test_the_engine_answers() -> None:
     client = engine.connect()
     try:
         assert client.ping()
-        assert engine.disk_free_bytes(client) >= 0
     finally:
         client.close()

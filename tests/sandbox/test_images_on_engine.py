@@ -218,6 +218,14 @@ def test_an_image_over_the_size_limit_is_rejected_and_removed(builder: Builder, 
     assert {image.id for image in builder.client.images.list()} <= before
 
 
+def test_a_build_that_fills_the_disk_is_stopped(builder: Builder, pack: Pack) -> None:
+    dockerfile = b"FROM tiltyard/python:3.11\nRUN echo filling; dd if=/dev/zero of=/x bs=1M count=180; rm /x; "
+    fill = b"for i in $(seq 9); do dd if=/dev/zero of=/x$i bs=1M count=180; done; sleep 600\n"
+    with pytest.raises(SubmissionFault, match="wrote more than an image may hold"):
+        builder.build(pack(context(dockerfile + fill)), image_bytes_max=200 * MIB)
+    assert_no_container_runs(builder.client, "echo filling")
+
+
 def test_a_volume_over_a_system_folder_is_rejected(builder: Builder, pack: Pack) -> None:
     with pytest.raises(SubmissionFault, match="VOLUME at /etc/x"):
         builder.build(pack(context(PLAIN + b"VOLUME /etc/x\n")))

@@ -3,101 +3,23 @@
 The tests use a bare Python as the evaluator, so that each can end as it pleases; the real evaluator has its own tests.
 """
 
-import dataclasses
-import json
 import os
-import socket
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import docker
 import pytest
+from pairs_for_tests import GIVE_UP, PYTHON_IMAGE, SERVER, WAIT, Runner
 
 from tiltyard_sandbox.decide import ReportedFailure, decide
-from tiltyard_sandbox.limits import MIB, Limits
-from tiltyard_sandbox.pair import EndedBy, PairOutcome, run_pair, sweep
+from tiltyard_sandbox.limits import MIB
+from tiltyard_sandbox.pair import EndedBy, sweep
 from tiltyard_sandbox.results import read_results
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-PYTHON_IMAGE = "tiltyard/python:3.11"
-ATTACKS = Path(__file__).with_name("attacks.py").read_text()
-SERVER = """
-import http.server, os
-print("serving", flush=True)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"hello")
-http.server.HTTPServer(("127.0.0.1", int(os.environ["TILTYARD_PORT"])), Handler).serve_forever()
-"""
-ASK = """
-import time, urllib.request
-for attempt in range(100):
-    try:
-        body = urllib.request.urlopen("http://127.0.0.1:8000/health", timeout=5).read()
-        break
-    except OSError:
-        time.sleep(0.1)
-open("/results/result.json", "wb").write(body)
-print("asked", flush=True)
-"""
-WAIT = "import time; time.sleep(3600)"
-GIVE_UP = "import sys, time; time.sleep(2); sys.exit(2)"
 STARTUP = ReportedFailure("start_timeout", "The server was not ready after 3 s.")
-
-
-class Runner:
-    """Runs pairs under labels of its own, and keeps what they printed."""
-
-    def __init__(self, client: docker.DockerClient, folder: Path, limits: Limits) -> None:
-        self.client = client
-        self.limits = limits
-        self.labels = {"tiltyard.run": f"test-{uuid.uuid4().hex}", "tiltyard.attempt": "1"}
-        self.evaluator_lines: list[str] = []
-        self.server_lines: list[str] = []
-        self.cancel = threading.Event()
-        self.suite = folder / "suite"
-        self.results = folder / "results"
-        self.suite.mkdir(mode=0o755)
-        self.results.mkdir(mode=0o700)
-        (self.suite / "suite.yaml").write_text("name: test\n")
-        for parent in (folder, self.suite):
-            parent.chmod(0o755)
-        (self.suite / "suite.yaml").chmod(0o644)
-
-    def __call__(self, image: str, evaluator: str = ASK, **changes: Any) -> PairOutcome:
-        return run_pair(
-            self.client,
-            submission_image=image,
-            evaluator_image=PYTHON_IMAGE,
-            evaluator_command=["python3", "-c", evaluator],
-            suite_dir=self.suite,
-            results_dir=self.results,
-            limits=dataclasses.replace(self.limits, **changes),
-            run_labels=self.labels,
-            on_evaluator_line=self.evaluator_lines.append,
-            on_server_log=self.server_lines.append,
-            cancel=self.cancel,
-        )
-
-    def containers(self) -> list[Any]:
-        label = f"tiltyard.run={self.labels['tiltyard.run']}"
-        return list(self.client.containers.list(all=True, filters={"label": label}))
-
-
-@pytest.fixture
-def runner(client: docker.DockerClient, tmp_path: Path, limits: Limits) -> Iterator[Runner]:
-    """A runner whose containers are all gone at the end, whatever the test did."""
-    one = Runner(client, tmp_path, limits)
-    yield one
-    left = [container.id for container in one.containers()]
-    sweep(client, one.labels)
-    assert left == []
 
 
 Build = Callable[..., str]
@@ -111,134 +33,6 @@ def test_an_evaluator_asks_the_server_and_its_result_comes_back(runner: Runner, 
     assert read_results(runner.results, ["result.json"], 1000) == {"result.json": b"hello"}
     assert runner.evaluator_lines == ["asked"]
     assert "serving" in runner.server_lines
-
-
-def probe(runner: Runner, image: str) -> dict[str, Any]:
-    """The attack script's findings inside the sandbox."""
-    found: dict[str, Any] = {}
-    seen = threading.Event()
-
-    def listen(line: str) -> None:
-        if line.startswith("{"):
-            found.update(json.loads(line))
-            seen.set()
-
-    def stop() -> None:
-        seen.wait(30)
-        runner.cancel.set()
-
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(Cancelled):
-        run_pair(
-            runner.client,
-            submission_image=image,
-            evaluator_image=PYTHON_IMAGE,
-            evaluator_command=["python3", "-c", WAIT],
-            suite_dir=runner.suite,
-            results_dir=runner.results,
-            limits=runner.limits,
-            run_labels=runner.labels,
-            on_evaluator_line=runner.evaluator_lines.append,
-            on_server_log=listen,
-            cancel=runner.cancel,
-        )
-    assert found, "the attack script printed nothing"
-    return found
-
-
-@pytest.fixture
-def gateway_service(client: docker.DockerClient) -> Iterator[str]:
-    """A service of the host on the bridge's gateway address, as "host:port"."""
-    neighbour = client.containers.run(PYTHON_IMAGE, ["sleep", "60"], detach=True)
-    neighbour.reload()
-    gateway = neighbour.attrs["NetworkSettings"]["Gateway"]
-    neighbour.remove(force=True)
-    with socket.create_server((gateway, 0)) as server:
-        yield f"{gateway}:{server.getsockname()[1]}"
-
-
-PROBE_DOCKERFILE = """ARG BASE=tiltyard/python:3.11
-FROM ${{BASE}}
-COPY server.py /server.py
-ENV PROBE_TARGET={target} LD_PRELOAD=/evil.so NVIDIA_VISIBLE_DEVICES=all
-USER root
-VOLUME /data
-HEALTHCHECK CMD touch /data/healthy
-STOPSIGNAL SIGCONT
-CMD ["python3", "/server.py"]
-"""
-
-
-def test_what_an_ordinary_container_allows_the_sandbox_refuses(
-    runner: Runner, build: Build, gateway_service: str
-) -> None:
-    image = build(ATTACKS, PROBE_DOCKERFILE.format(target=gateway_service).encode())
-    output = runner.client.containers.run(
-        image,
-        ["python3", "/server.py", "--once"],
-        environment={"LD_PRELOAD": ""},
-        security_opt=["seccomp=unconfined"],  # the engine's own profile differs from version to version
-        remove=True,
-        labels=runner.labels,
-    )
-    control = json.loads(output)
-    inside = probe(runner, image)
-
-    worked = {name for name, outcome in control.items() if outcome == "done"}
-    assert worked >= {"gateway", "raw", "packet", "vsock", "root", "etc", "mknod", "ptrace"}, control
-    assert control["io_uring"] == "EFAULT"  # the kernel looked at the arguments: the call was let through
-    assert control["uid"] == 0
-    assert control["volume_write"][1] == "done"
-
-    allowed = {name for name, outcome in inside.items() if outcome == "done"}
-    assert allowed == set(), inside
-    assert inside["uid"] == 65532
-    assert inside["capabilities"] == "0000000000000000"
-    assert inside["no_new_privileges"] == "1"
-    assert inside["interfaces"] == ["lo"]
-    assert inside["gateway"] in {"ENETUNREACH", "EHOSTUNREACH"}
-    assert inside["metadata"] in {"ENETUNREACH", "EHOSTUNREACH"}
-    assert inside["dns"] == "no DNS"
-    assert (inside["root"], inside["etc"]) == ("EROFS", "EROFS")
-    for name in ("vsock", "io_uring", "packet", "raw", "bpf", "userfaultfd", "keyctl", "ptrace", "mount"):
-        assert inside[name] == "EPERM", name
-    assert inside["docker_socket"] is False
-
-
-SUID_DOCKERFILE = b"""FROM tiltyard/python:3.11
-COPY server.py /server.py
-RUN cp /usr/bin/python3.11 /suid && chmod 4755 /suid
-CMD ["/suid", "/server.py"]
-"""
-
-
-def test_set_user_id_files_are_inert(runner: Runner, build: Build) -> None:
-    image = build("import os, time; print(os.geteuid(), flush=True); time.sleep(3600)", SUID_DOCKERFILE)
-    control = runner.client.containers.run(
-        image, ["/suid", "-c", "import os; print(os.geteuid())"], user="65532", remove=True, labels=runner.labels
-    )
-    assert control == b"0\n"
-    runner(image, GIVE_UP)
-    assert runner.server_lines == ["65532"]
-
-
-def test_the_room_to_write_is_bounded(runner: Runner, build: Build) -> None:
-    inside = probe(runner, build(ATTACKS, PROBE_DOCKERFILE.format(target="127.0.0.1:9").encode()))
-    tmp_bytes, tmp_error = inside["tmp"]
-    assert tmp_error == "ENOSPC"
-    assert tmp_bytes <= runner.limits.tmpfs_bytes
-    assert inside["shm"][0] <= runner.limits.shm_bytes
-    assert inside["volume_write"][0] <= MIB
-    assert inside["tmp_inodes"][0] < runner.limits.tmpfs_inodes
-    assert (inside["preload"], inside["nvidia"]) == ("", "void")
-    assert (inside["port"], inside["home"]) == ("8000", "/tmp")
-
-
-def test_volumes_of_the_image_leave_nothing_behind(runner: Runner, build: Build) -> None:
-    before = {volume.name for volume in runner.client.volumes.list()}
-    runner(build(SERVER, PROBE_DOCKERFILE.format(target="127.0.0.1:9").encode()))
-    made = {volume.name for volume in runner.client.volumes.list()} - before
-    assert made == set()
 
 
 FORK_BOMB = """
