@@ -100,7 +100,12 @@ def test_the_how_to_works_and_folder_and_image_score_the_same(
     name = f"tiltyard-test-adder:{tmp_path.name.lower()}"
     labels = {"name": "adder", "base_model": "squire", "training_data": "none", "licence": "Apache-2.0"}
     built, _ = docker_client.images.build(
-        path=str(adder), tag=name, network_mode="none", labels={f"tiltyard.{key}": v for key, v in labels.items()}
+        path=str(adder),
+        tag=name,
+        network_mode="none",
+        rm=True,
+        forcerm=True,
+        labels={f"tiltyard.{key}": v for key, v in labels.items()},
     )
     try:
         image = tiltyard_process("evaluate", name, *options, "--out", tmp_path / "image")
