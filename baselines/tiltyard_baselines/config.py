@@ -46,8 +46,8 @@ class Preset:
 
 PRESETS = {
     "cpu": Preset(
-        ModelConfig(hidden_size=192, intermediate_size=512, layers=6, heads=6, kv_heads=6),
-        TrainConfig(rows_per_batch=16, wall_s=2400, max_steps=1_000_000, muon_lr=0.02, adam_lr=2e-3),
+        ModelConfig(hidden_size=160, intermediate_size=448, layers=5, heads=5, kv_heads=5),
+        TrainConfig(rows_per_batch=12, wall_s=2100, max_steps=1_000_000, muon_lr=0.02, adam_lr=2e-3),
     ),
     "gpu": Preset(
         ModelConfig(hidden_size=384, intermediate_size=1024, layers=7, heads=6, kv_heads=6),

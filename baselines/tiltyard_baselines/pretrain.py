@@ -24,7 +24,7 @@ from tiltyard_baselines.training import Schedule, build_optimizers, train
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER_SAMPLE_ITEMS = 40_000
+TOKENIZER_SAMPLE_ITEMS = 80_000
 
 
 def build_model(config: ModelConfig, tokenizer: Any) -> Any:

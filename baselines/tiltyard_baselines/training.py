@@ -126,7 +126,7 @@ def _step(
             use_cache=False,
         ).logits
         loss, answer_loss = weighted_loss(logits, batch)
-    loss.backward()  # type: ignore[no-untyped-call]  torch leaves it untyped
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(parameters, gradient_clip)
     for optimizer in optimizers:
         optimizer.step()

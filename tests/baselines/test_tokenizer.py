@@ -12,7 +12,7 @@ ITEMS = [
     Item(f'Write "{word}" backwards. Sum {number}', word[::-1], "reverse", 1)
     for number, word in enumerate(["stone", "river", "bridge", "apple"] * 10)
 ]
-TOKENIZER = build_tokenizer(ITEMS, min_share=0.3)
+TOKENIZER = build_tokenizer(ITEMS)
 
 
 def tokens_of(text: str) -> list[str]:
@@ -37,7 +37,7 @@ def test_digits_stand_alone() -> None:
 
 
 def test_vocabulary_is_bounded() -> None:
-    assert len(build_tokenizer(ITEMS, vocab_size=260, min_share=0.0)) == 260
+    assert len(build_tokenizer(ITEMS, vocab_size=260)) == 260
 
 
 def test_loads_like_any_tokenizer(checkpoint: Path, tokenizer: Any) -> None:

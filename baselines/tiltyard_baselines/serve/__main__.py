@@ -22,6 +22,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Read by the OpenMP runtime when torch is imported; more threads than cores only slow a small model down.
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning burns the CPU time of a container with a small share
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,53 @@
+"""The checkpoint and the adapters that stand in the repository."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tiltyard_baselines.data import Item
+from tiltyard_baselines.evaluate_local import accuracy_by_task
+from tiltyard_baselines.serve.engine import Engine
+from tiltyard_baselines.serve.loading import load_model
+from tiltyard_baselines.serve.runner import ModelRunner
+
+BASELINES = Path(__file__).parents[2] / "baselines"
+SQUIRE = BASELINES / "squire"
+SUBMISSIONS = sorted((BASELINES / "submissions").iterdir())
+EASY = [
+    Item("Q: What is 2 + 3?\nA:", "5", "easy", 1),
+    Item("Is 8 even or odd?\nAnswer:", "even", "easy", 1),
+    Item("Q: Which is the largest: 3 8?\nA:", "8", "easy", 1),
+    Item('User: What is letter 1 of "kato"?\nAssistant:', "k", "easy", 2),
+]
+
+
+def test_loads_like_any_checkpoint() -> None:
+    model = AutoModelForCausalLM.from_pretrained(SQUIRE)
+    tokenizer = AutoTokenizer.from_pretrained(SQUIRE)
+    ids = tokenizer("Q: What is 2 + 3?\nA:", return_tensors="pt").input_ids
+    answer = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    assert tokenizer.decode(answer, skip_special_tokens=True) == " 5\n"
+
+
+def test_answers_easy_questions() -> None:
+    engine = Engine(ModelRunner(*load_model(SQUIRE, None, "cpu"), slots=4, max_context_tokens=256))
+    score = accuracy_by_task(engine, EASY)["easy"]
+    engine.stop()
+    assert score >= 0.75
+
+
+@pytest.mark.parametrize("folder", SUBMISSIONS, ids=lambda folder: folder.name)
+def test_submission_is_complete(folder: Path) -> None:
+    manifest = yaml.safe_load((folder / "tiltyard.yaml").read_text(encoding="utf-8"))
+    assert {"name", "base_model", "training_data", "licence"} <= manifest.keys()
+    assert manifest["name"] == folder.name
+    dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
+    assert "ARG BASE=tiltyard/runtime:cpu\nFROM ${BASE}\n" in dockerfile
+    assert ("--adapter" in dockerfile) == (folder / "adapter" / "adapter_config.json").exists()
+
+
+def test_repository_stays_small() -> None:
+    total_bytes = sum(path.stat().st_size for path in BASELINES.rglob("*") if path.is_file())
+    assert total_bytes < 24 * 2**20
