@@ -9,6 +9,9 @@ export TILTYARD_REQUIRE_SERVICES=1
 if [ $# -gt 0 ]; then
     exec .venv/bin/python -m pytest "$@"
 fi
+# Both runs, whatever the first one says.
+status=0
 TILTYARD_DATABASE_URL=$TILTYARD_TEST_POSTGRES_URL .venv/bin/python -m pytest tests/platform \
-    -m "not docker and not redis and not browser and not slow"
-exec .venv/bin/python -m pytest
+    -m "not docker and not redis and not browser and not slow" || status=$?
+.venv/bin/python -m pytest || status=$?
+exit "$status"
