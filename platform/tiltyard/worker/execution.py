@@ -66,7 +66,9 @@ def retry_or_fail(run: Run) -> None:
     if run.is_cancel_requested():
         run.transition(RunState.CANCELLED, "Cancelled.")
     elif run.attempt < settings.RUN_ATTEMPTS_MAX:
-        run.transition(RunState.QUEUED, "The platform had a problem; the run is queued again.")
+        is_queued = run.transition(RunState.QUEUED, "The platform had a problem; the run is queued again.")
+        if not is_queued and run.is_cancel_requested():  # the request came in between
+            run.transition(RunState.CANCELLED, "Cancelled.")
     else:
         run.transition(
             RunState.FAILED,

@@ -87,6 +87,30 @@ def test_a_cancelled_run_of_a_dead_worker_stays_cancelled(site: Site, now: datet
     assert run.state == RunState.CANCELLED
 
 
+def test_a_cancellation_in_the_moment_of_requeueing_is_not_lost(
+    site: Site, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = claimed(site, "one", now)
+    ask = Run.is_cancel_requested
+
+    def ask_just_before_someone_cancels(self: Run) -> bool:
+        answer = ask(self)
+        Run.objects.get(pk=self.pk).request_cancel(now)
+        return answer
+
+    monkeypatch.setattr(Run, "is_cancel_requested", ask_just_before_someone_cancels)
+    reap(now + timedelta(seconds=61))
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+
+
+def test_a_start_that_our_fault_undid_is_not_charged(site: Site, now: datetime) -> None:
+    run = claimed(site, "one", now)
+    reap(now + timedelta(seconds=61))
+    assert Run.objects.get(pk=run.pk).request_cancel(now)
+    assert not Run.objects.charged().exists()
+
+
 def test_nothing_stays_queued_for_ever(site: Site, now: datetime) -> None:
     run = make_run(site, "one")
     assert reap(now + timedelta(days=8)) == 1

@@ -143,7 +143,8 @@ class Run(models.Model):
     def transition(self, to: RunState, message: str, *, now: datetime | None = None, **fields: Any) -> bool:
         """Move to another state and write `fields`, if this attempt still holds the run; False when it does not.
 
-        Raises ValueError on a transition that states.py does not know: that is a mistake in the program.
+        A run that someone wants cancelled is not queued again either: nobody would ever claim it. Raises ValueError on
+        a transition that states.py does not know: that is a mistake in the program.
         """
         if to not in TRANSITIONS[RunState(self.state)]:
             raise ValueError(f"A run cannot go from {self.state} to {to}.")
@@ -151,9 +152,14 @@ class Run(models.Model):
         if to in FINAL:
             fields |= {"finished_at": now, "lease_expires_at": None}
         elif to == RunState.QUEUED:
-            fields |= {"queued_at": now, "published_at": None, "lease_expires_at": None, "worker": ""}
+            # Without its start, which our fault undid, a run that is cancelled now is not charged.
+            unclaimed = {"published_at": None, "lease_expires_at": None, "worker": "", "started_at": None}
+            fields |= unclaimed | {"queued_at": now}
+        held = self._fenced().filter(state=self.state)
+        if to == RunState.QUEUED:
+            held = held.filter(cancel_requested_at=None)
         with transaction.atomic():
-            if not self._fenced().filter(state=self.state).update(state=to, **fields):
+            if not held.update(state=to, **fields):
                 return False
             self.state = to
             for name, value in fields.items():
