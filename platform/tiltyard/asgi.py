@@ -8,6 +8,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tiltyard.settings")
 
 django_application = get_asgi_application()
 
+from tiltyard.submissions.orphans import remove_orphans  # noqa: E402 - needs Django to be set up
 from tiltyard.submissions.uploads import UploadSizeLimit  # noqa: E402 - needs Django to be set up
 
+remove_orphans()
 application = UploadSizeLimit(django_application)

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from tiltyard.submissions.orphans import remove_orphans
 from tiltyard.submissions.uploads import FORM_OVERHEAD_BYTES, UploadSizeLimit, human_size, too_large_message
 
 LIMIT = 1000
@@ -101,3 +105,16 @@ def test_the_middleware_answers_413(db: None) -> None:
 )
 def test_sizes_for_people(size_bytes: int, text: str) -> None:
     assert human_size(size_bytes) == text
+
+
+def test_broken_off_uploads_are_removed_after_a_day(settings: Settings) -> None:
+    artefacts = Path(settings.ARTEFACT_DIR) / "ab"
+    artefacts.mkdir()
+    upload, part = Path(settings.UPLOAD_DIR) / "tmp1.upload", artefacts / ".1234.part"
+    fresh, kept = Path(settings.UPLOAD_DIR) / "tmp2.upload", artefacts / ("ab" * 32)
+    for path in (upload, part, fresh, kept):
+        path.write_bytes(b"x")
+    for path in (upload, part, kept):
+        os.utime(path, (0, time.time() - 86_500))
+    assert remove_orphans() == 2
+    assert [path.exists() for path in (upload, part, fresh, kept)] == [False, False, True, True]
