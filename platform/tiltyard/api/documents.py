@@ -8,7 +8,7 @@ from tiltyard.api import schemas
 from tiltyard.competitions.models import Competition, Phase, Suite
 from tiltyard.leaderboards.board import Entry, interval
 from tiltyard.leaderboards.intervals import Interval
-from tiltyard.submissions.models import Run, Submission, SuiteResult
+from tiltyard.submissions.models import Run, Submission, SuiteResult, TaskResult
 
 
 def absolute(path: str) -> str:
@@ -128,11 +128,18 @@ def suite_result_out(result: SuiteResult) -> schemas.SuiteResultOut:
                 "items": task.items,
                 "score": {"value": task.score, "low": task.low, "high": task.high},
                 "format_failures": task.format_failures,
-                "item_failures": task.item_failures,
+                "item_failures": _item_failures(result, task),
             }
             for task in result.tasks.all()
         ],
     )
+
+
+def _item_failures(result: SuiteResult, task: TaskResult) -> dict[str, int]:
+    """By kind; of a hidden suite only how many: the server chooses the kind, so the counts could spell a question."""
+    if result.suite.is_hidden and task.item_failures:
+        return {"any": sum(task.item_failures.values())}
+    return dict(task.item_failures)
 
 
 def submission_out(submission: Submission) -> schemas.SubmissionOut:

@@ -6,6 +6,14 @@ evaluation is the server's. Nothing here imports Django.
 
 from tiltyard.evaluation.images import PreparedImage, prepare_image
 from tiltyard.evaluation.samples import SampleRow
-from tiltyard.evaluation.suites import EvaluatorFault, SuiteOutcome, evaluate_suite
+from tiltyard.evaluation.suites import EvaluatorFault, OnProgress, SuiteOutcome, evaluate_suite
 
-__all__ = ["EvaluatorFault", "PreparedImage", "SampleRow", "SuiteOutcome", "evaluate_suite", "prepare_image"]
+__all__ = [
+    "EvaluatorFault",
+    "OnProgress",
+    "PreparedImage",
+    "SampleRow",
+    "SuiteOutcome",
+    "evaluate_suite",
+    "prepare_image",
+]

@@ -82,7 +82,7 @@ def evaluate_suite(
             the evaluator.
         Cancelled: `cancel` was set.
     """
-    command = _command(limits, adapter, seed, image.digest)
+    command = evaluator_command(limits, adapter, seed, image.digest)
     try:
         outcome = run_pair(
             client,
@@ -137,13 +137,14 @@ class ProgressReader:
         self._on_progress(self._stage, self._done, self._total)
 
 
-def _command(limits: Limits, adapter: str, seed: int, digest: str) -> list[str]:
+def evaluator_command(limits: Limits, adapter: str, seed: int, digest: str) -> list[str]:
+    """What follows the evaluator image's entry point. Its deadline begins when the server is ready."""
     options = {
         "--url": f"http://127.0.0.1:{PORT}",
         "--adapter": adapter,
         "--suite": SUITE_MOUNT,
         "--out": RESULTS_MOUNT,
-        "--deadline": f"{limits.start_s + limits.evaluate_s:g}",  # the evaluator's covers the wait as well
+        "--deadline": f"{limits.evaluate_s:g}",
         "--start-timeout": f"{limits.start_s:g}",
         "--seed": str(seed),
         "--image-digest": digest,

@@ -1,8 +1,6 @@
 """One attempt at a run: prepare, build, evaluate every suite, score. Each stage has its deadline in the sandbox."""
 
 import logging
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +19,9 @@ from tiltyard.submissions.states import FailureReason, RunState
 from tiltyard.worker.failures import INFRA, LOG_END_LINES, hidden_message, with_log_end
 from tiltyard.worker.heartbeat import Heartbeat
 from tiltyard.worker.logs import CappedLog
+from tiltyard.worker.progress import suite_progress
 from tiltyard.worker.recording import ScoredSuite, check_suite, record_scores
-from tiltyard.worker.strays import labels_of, sweep_strays
+from tiltyard.worker.strays import labels_of, results_dir, sweep_strays
 from tiltyard_sandbox.engine import ENGINE_ERRORS, connect
 from tiltyard_sandbox.images import remove_image
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
@@ -171,22 +170,20 @@ class _Attempt:
     def _evaluate_one(
         self, client: docker.DockerClient, image: PreparedImage, suite: Suite, items_before: int
     ) -> ScoredSuite:
-        def on_progress(_stage: str, done: int, total: int) -> None:
-            # The evaluator asks equal questions once, so its total may be smaller than the number of items.
-            share = done / total if total else 0.0
-            self._heartbeat.report(items_done=items_before + int(suite.item_count * share))
+        def on_items_done(items_done: int) -> None:
+            self._heartbeat.report(items_done=items_before + items_done)
 
-        with _results_dir() as results_dir, _evaluator_log(suite):
+        with results_dir(self._run) as directory, _evaluator_log(suite):
             outcome = evaluate_suite(
                 client,
                 image=image,
                 suite_dir=suite.directory,
-                results_dir=results_dir,
+                results_dir=directory,
                 limits=self._limits,
                 adapter=image.manifest.adapter,
                 seed=self._run.submission.competition.evaluation_seed,
                 evaluator_image=settings.EVALUATOR_IMAGE,
-                on_progress=on_progress,
+                on_progress=suite_progress(suite, on_items_done),
                 on_server_log=_discard if suite.is_hidden else self._server_log.add,
                 cancel=self._heartbeat.cancel,
                 labels=self._labels,
@@ -196,6 +193,7 @@ class _Attempt:
         if outcome.result is None:
             raise InfraFault("The evaluation gave neither a score nor a reason.")
         check_suite(suite, outcome.result)
+        on_items_done(suite.item_count)
         return ScoredSuite(suite, outcome.result, outcome.samples)
 
     def _failure_message(self, suite: Suite, reason: Reason, message: str) -> str:
@@ -220,15 +218,6 @@ class _Attempt:
             remove_image(client, image.image_id)
         except (InfraFault, *ENGINE_ERRORS) as error:
             logger.warning("image %s could not be removed: %s", image.image_id, error)
-
-
-@contextmanager
-def _results_dir() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="results-", dir=settings.WORK_DIR))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from web_rows import Site, fail, make_run, make_site, score
 
 from tiltyard.accounts.models import ApiToken, User
 from tiltyard.competitions.bundle import import_bundle
-from tiltyard.submissions.models import Run, Submission
+from tiltyard.submissions.models import Run, Submission, TaskResult
 from tiltyard.submissions.states import FailureReason, RunState
 
 NOBODYS = "00000000-0000-0000-0000-000000000000"
@@ -210,6 +210,15 @@ def test_a_scored_run(owner: Caller, site: Site) -> None:
     assert (found["state"], found["is_final"], found["score"]["value"]) == ("scored", True, pytest.approx(0.5))
     assert [suite["visibility"] for suite in found["suites"]] == ["open", "hidden"]
     assert len(found["suites"][0]["tasks"]) == 4
+
+
+def test_of_a_hidden_suite_only_the_number_of_failures_is_told(owner: Caller, site: Site) -> None:
+    """A server chooses which kind of failure a question gets, so it could spell the question in the counts."""
+    run = score(make_run(site, "mine", state=RunState.SCORED), 0.6, 0.4)
+    TaskResult.objects.filter(suite_result__run=run).update(item_failures={"timeout": 2, "http_error": 1})
+    suites = {suite["visibility"]: suite for suite in owner.get(f"/runs/{run.pk}")["suites"]}
+    assert suites["open"]["tasks"][0]["item_failures"] == {"timeout": 2, "http_error": 1}
+    assert all(task["item_failures"] == {"any": 3} for task in suites["hidden"]["tasks"])
 
 
 def test_a_failed_run_says_why(owner: Caller, site: Site) -> None:

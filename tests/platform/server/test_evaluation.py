@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from tiltyard.competitions.models import Suite
 from tiltyard.evaluation.samples import SamplesError, parse_samples
-from tiltyard.evaluation.suites import ProgressReader
+from tiltyard.evaluation.suites import ProgressReader, evaluator_command
+from tiltyard.worker.progress import suite_progress
 from tiltyard_eval.results import Result, load_result
+from tiltyard_sandbox.limits import Limits
 
 TASKS = [("addition", [1.0, 0.0]), ("words", [1.0])]
 
@@ -140,3 +143,19 @@ def test_other_lines_are_ignored(line: str) -> None:
     calls: list[tuple[str, int, int]] = []
     ProgressReader(lambda *call: calls.append(call)).feed(line)
     assert calls == []
+
+
+def test_the_time_limit_of_the_evaluation_does_not_grow_by_the_time_to_start() -> None:
+    command = evaluator_command(Limits(start_s=120, evaluate_s=300), "openai", 5, "sha256:0")
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert (options["--deadline"], options["--start-timeout"]) == ("300", "120")
+
+
+@pytest.mark.parametrize(("visibility", "told"), [("open", [0, 4, 9]), ("hidden", [])])
+def test_progress_of_a_hidden_suite_is_not_told(visibility: str, told: list[int]) -> None:
+    """A server could spell a hidden question in the times at which the count of done questions grows."""
+    calls: list[int] = []
+    on_progress = suite_progress(Suite(visibility=visibility, tasks=[{"items": 9}]), calls.append)
+    for done in (0, 3, 6):
+        on_progress("asking", done, 6)
+    assert calls == told

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import docker
 import pytest
@@ -22,7 +23,7 @@ from tiltyard.leaderboards.board import leaderboard
 from tiltyard.submissions.intake import accept_upload
 from tiltyard.submissions.models import Run, Sample
 from tiltyard.submissions.states import FailureReason, RunState
-from tiltyard.worker.strays import INSTANCE, labels_of, sweep_strays
+from tiltyard.worker.strays import INSTANCE, labels_of, results_dir, sweep_strays
 from tiltyard.worker.tasks import execute_run
 
 # The heartbeat writes from a thread of its own, which sees only what is committed.
@@ -228,6 +229,49 @@ def test_strays_are_swept_and_live_containers_stay(submit: Submit, docker_client
     assert sweep_strays(docker_client) == 1
     live.transition(RunState.CANCELLED, "Cancelled.")
     assert sweep_strays(docker_client) == 1
+
+
+class _SlowEngine:
+    """The engine, and a run that another worker begins while the engine lists its containers."""
+
+    def __init__(self, client: docker.DockerClient, begin: Callable[[], None]) -> None:
+        self._client = client
+        self._begin = begin
+        self.containers = self
+
+    def list(self, **arguments: Any) -> Any:
+        self._begin()
+        return self._client.containers.list(**arguments)
+
+
+def test_a_run_that_begins_during_the_sweep_stays(submit: Submit, docker_client: docker.DockerClient) -> None:
+    begun: list[Run] = []
+
+    def begin() -> None:
+        if begun:
+            return
+        run = Run.claim(submit().pk, "other worker", timezone.now())
+        assert run is not None
+        docker_client.containers.run(BASE, ["python3", "-c", "input()"], labels=labels_of(run), detach=True, tty=True)
+        begun.append(run)
+
+    assert sweep_strays(cast(docker.DockerClient, _SlowEngine(docker_client, begin))) == 0
+    begun[0].transition(RunState.CANCELLED, "Cancelled.")
+    assert sweep_strays(docker_client) == 1
+
+
+def test_the_results_of_a_dead_worker_are_swept(submit: Submit, docker_client: docker.DockerClient) -> None:
+    live, dead = (Run.claim(submit().pk, "worker", timezone.now()) for _ in range(2))
+    assert live is not None
+    assert dead is not None
+    left = Path(settings.WORK_DIR) / f"results-{dead.pk}-{dead.attempt}-abcd_123"
+    left.mkdir()
+    (left / "samples.jsonl").write_text("hidden questions")
+    dead.transition(RunState.QUEUED, "Taken back.")
+    with results_dir(live) as directory:
+        sweep_strays(docker_client)
+        assert directory.is_dir()
+    assert not left.exists()
 
 
 def _execute_on_thread(run_id: str) -> None:
