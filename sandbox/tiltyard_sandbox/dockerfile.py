@@ -138,7 +138,8 @@ class _Checker:
         self._base_args = base_args
         self._arguments: dict[str, str] = {}  # those before the first FROM: the only ones a FROM can see
         self._stages = 0
-        self._stage_names: set[str] = set()
+        self._finished_names: set[str] = set()  # of the stages before the current one: the engine knows no others
+        self._current_name = ""
         self.bases: set[str] = set()
 
     @property
@@ -173,15 +174,14 @@ class _Checker:
         if len(words) not in {1, 3} or (len(words) == 3 and words[1].upper() != "AS"):
             raise _fault(one.line, "write FROM image, or FROM image AS name.")
         image = self._resolved(one.line, words[0].strip("\"'"))
-        resolved = image if image.lower() in self._stage_names else self._base(one.line, image)
-        name = ""
-        if len(words) == 3:
-            if not _STAGE_NAME.fullmatch(words[2].lower()):
-                raise _fault(one.line, f"{words[2][:60]!r} is not a stage's name.")
-            self._stage_names.add(words[2].lower())
-            name = f" AS {words[2].lower()}"
+        if self._current_name:
+            self._finished_names.add(self._current_name)
+        resolved = image if image.lower() in self._finished_names else self._base(one.line, image)
+        self._current_name = words[2].lower() if len(words) == 3 else ""
+        if len(words) == 3 and not _STAGE_NAME.fullmatch(self._current_name):
+            raise _fault(one.line, f"{words[2][:60]!r} is not a stage's name.")
         self._stages += 1
-        return Instruction(one.line, "FROM", resolved + name)
+        return Instruction(one.line, "FROM", f"{resolved} AS {self._current_name}" if self._current_name else resolved)
 
     def _base(self, line: int, image: str) -> str:
         if _with_tag(image) not in self._allowed:
@@ -204,8 +204,9 @@ class _Checker:
             _check_added(one.line, words)
 
     def _copy_source(self, line: int, source: str) -> None:
-        is_stage = source.lower() in self._stage_names or (source.isdecimal() and int(source) < self._stages)
-        if not is_stage:
+        """Only a finished stage is one: the engine takes the current stage's own name for an image, and pulls it."""
+        is_finished = source.lower() in self._finished_names or (source.isdecimal() and int(source) < self._stages - 1)
+        if not is_finished:
             self._base(line, source)
 
     def _resolved(self, line: int, text: str) -> str:

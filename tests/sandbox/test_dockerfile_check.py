@@ -33,7 +33,7 @@ def test_the_escape_directive_is_followed() -> None:
 
 
 def test_stages_may_be_copied_from_and_built_upon() -> None:
-    checked = check("FROM plain AS Build\nFROM build\nCOPY --from=0 /a /a\nCOPY --from=build /b /b\n")
+    checked = check("FROM plain AS Build\nFROM build AS next\nCOPY --from=0 /a /a\nCOPY --from=build /b /b\n")
     assert checked.bases == {"plain:latest"}
 
 
@@ -50,6 +50,9 @@ def test_stages_may_be_copied_from_and_built_upon() -> None:
         "FROM --platform=linux/arm64 plain",
         "FROM plain\nCOPY --from=alpine / /",
         "FROM plain\nCOPY --from=1 / /",
+        "FROM plain\nCOPY --from=0 / /",
+        "FROM plain AS secret\nCOPY --from=secret / /",
+        "FROM plain AS a\nFROM plain AS secret\nCOPY --from=Secret / /",
         "FROM plain\nCOPY --fr\\om=alpine / /",
         'FROM plain\nCOPY --"from"=alpine / /',
         "FROM plain\nCOPY --chown=1 --from=alpine / /",
