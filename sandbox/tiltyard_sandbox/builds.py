@@ -20,7 +20,15 @@ import requests
 
 from tiltyard_sandbox.archives import BuildContext
 from tiltyard_sandbox.dockerfile import CheckedDockerfile
-from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, STREAM_ENDS, EngineStream, api_url, disk_free_bytes
+from tiltyard_sandbox.engine import (
+    CALL_TIMEOUT_S,
+    ENGINE_ERRORS,
+    STREAM_ENDS,
+    EngineStream,
+    api_url,
+    disk_free_bytes,
+    is_disk_full,
+)
 from tiltyard_sandbox.entries import EntryKind, walk
 from tiltyard_sandbox.guarded import CHUNK_BYTES
 from tiltyard_sandbox.limits import GIB, Limits
@@ -99,6 +107,8 @@ def run_build(
         raise InfraFault(f"The Docker engine failed during the build: {str(error)[:300]}") from error
     if watch.verdict is not None:
         raise watch.verdict
+    if build.error is not None and is_disk_full(build.error):
+        raise InfraFault(f"The build failed: {build.error[-300:]}")
     if build.error is not None:
         raise SubmissionFault(Reason.BUILD_FAILED, build.failure_message())
     if build.image_id is None:
@@ -152,6 +162,8 @@ class _Build:
             stream=True,
             timeout=(CALL_TIMEOUT_S, None),
         )
+        if response.status_code >= 500 or (response.status_code != 200 and is_disk_full(_reason(response))):
+            raise InfraFault(f"The Docker engine cannot build: {_reason(response)}")
         if response.status_code != 200:
             raise SubmissionFault(Reason.BUILD_FAILED, f"The engine refuses the Dockerfile: {_reason(response)}")
         return response

@@ -89,6 +89,11 @@ class EngineStream:
         self.response.close()
 
 
+def is_disk_full(complaint: str) -> bool:
+    """Whether the engine complains of its own disk. Only at the end is the text sure not to be a participant's."""
+    return complaint.strip().lower().endswith("no space left on device")
+
+
 def disk_free_bytes(client: docker.DockerClient) -> int | None:
     """Free bytes where the engine keeps its images; None when that place cannot be seen from here."""
     root = client.info().get("DockerRootDir", "")

@@ -24,7 +24,7 @@ from tiltyard_sandbox.guarded import (
 
 ENTRIES_MAX: Final = 100_000
 PATH_MAX: Final = 1024
-ZIP_DIRECTORY_MAX_BYTES: Final = 64 << 20
+ZIP_DIRECTORY_MAX_BYTES: Final = 16 << 20
 ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _OTHER_FORMATS: Final = {
     b"BZh": "bzip2",
@@ -62,6 +62,7 @@ OpenEntry = Callable[[], IO[bytes]]  # call it before the next entry is asked fo
 def walk(path: Path, total_bytes_max: int) -> Iterator[tuple[Entry, OpenEntry]]:
     """Each entry of the archive and a way to read it; raises SubmissionFault(image_rejected) on anything unsafe."""
     seen: set[str] = set()
+    folders: set[str] = set()
     for count, (entry, opener) in enumerate(_walk_any(path, total_bytes_max)):
         if count >= ENTRIES_MAX:
             raise reject(f"The archive has more than {ENTRIES_MAX} entries.")
@@ -71,8 +72,21 @@ def walk(path: Path, total_bytes_max: int) -> Iterator[tuple[Entry, OpenEntry]]:
             raise reject(f"The archive holds {shown(entry.path)} twice.")
         if entry.kind is EntryKind.HARDLINK and entry.target not in seen:
             raise reject(f"The archive links {shown(entry.path)} to {shown(entry.target)}, which is not in it.")
+        _require_folders_above(entry, seen, folders)
         seen.add(entry.path)
         yield entry, opener
+
+
+def _require_folders_above(entry: Entry, seen: set[str], folders: set[str]) -> None:
+    """The engine would fail to unpack what lies beneath a file."""
+    above = entry.path if entry.kind is EntryKind.FOLDER else posixpath.dirname(entry.path)
+    while above and above not in folders:
+        if above in seen:
+            raise reject(f"The archive holds {shown(entry.path)}, and {shown(above)} is not a folder.")
+        folders.add(above)
+        above = posixpath.dirname(above)
+    if entry.kind is not EntryKind.FOLDER and entry.path in folders:
+        raise reject(f"The archive holds {shown(entry.path)} as a folder and as something else.")
 
 
 def _walk_any(path: Path, total_bytes_max: int) -> Iterator[tuple[Entry, OpenEntry]]:
@@ -155,11 +169,17 @@ def _check_zip_directory(path: Path) -> None:
         if end < 0 or len(tail) - end < 22:
             raise reject("The archive is damaged: it is cut off at its end. Upload it again.")
         (directory_bytes,) = struct.unpack_from("<I", tail, end + 12)
-        if tail[max(0, end - 20) : end].startswith(b"PK\x06\x07"):
-            (record_at,) = struct.unpack_from("<Q", tail, end - 20 + 8)
-            file.seek(min(record_at, size_bytes))
+        locator_at = max(0, size_bytes - len(tail) + end - 20)
+        file.seek(locator_at)
+        locator = file.read(20)
+        if locator.startswith(b"PK\x06\x07"):
+            # zipfile reads the record right before the locator, wherever the locator says that it is.
+            (record_at,) = struct.unpack_from("<Q", locator, 8)
+            if record_at != locator_at - 56:
+                raise reject("The archive is damaged: its directory cannot be found.")
+            file.seek(record_at)
             record = file.read(56)
-            if len(record) < 56 or not record.startswith(b"PK\x06\x06"):
+            if not record.startswith(b"PK\x06\x06"):
                 raise reject("The archive is damaged: its directory cannot be found.")
             (directory_bytes,) = struct.unpack_from("<Q", record, 40)
     if directory_bytes > ZIP_DIRECTORY_MAX_BYTES:

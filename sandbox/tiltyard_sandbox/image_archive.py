@@ -58,6 +58,7 @@ def parse_image_archive(contents: Mapping[str, bytes]) -> ImageArchive:
 def scan_layers(path: Path, image: ImageArchive, total_bytes_max: int) -> None:
     """Walk through every layer's entries; raises SubmissionFault(image_rejected) on devices, escapes and bombs."""
     missing = set(image.layer_paths)
+    files = set()
     aliases = set()
     left_bytes = total_bytes_max
     for entry, opener in walk(path, total_bytes_max):
@@ -68,11 +69,13 @@ def scan_layers(path: Path, image: ImageArchive, total_bytes_max: int) -> None:
         elif entry.kind is EntryKind.FILE:
             with opener() as layer:
                 left_bytes -= scan_layer(layer, left_bytes)
+            files.add(entry.path)
         else:
             raise reject(f"The layer {shown(entry.path)} is not a file.")
         missing.discard(entry.path)
-    # `docker save` writes a repeated layer as a link to its first copy: that copy must be among those scanned.
-    if missing or not aliases <= set(image.layer_paths):
+    # `docker save` writes a repeated layer as a link to its first copy: that copy, a file and no further
+    # link, must be among those scanned.
+    if missing or not aliases <= files:
         raise reject("The image archive lacks some of its layers. Save the image again.")
 
 

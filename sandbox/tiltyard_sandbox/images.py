@@ -1,5 +1,6 @@
 """Submission images: build or load one, check it, and name its content."""
 
+import json
 import re
 import tempfile
 import threading
@@ -13,7 +14,7 @@ import docker
 from tiltyard_sandbox import dockerfile
 from tiltyard_sandbox.archives import BuildContext, read_upload
 from tiltyard_sandbox.builds import run_build, write_context
-from tiltyard_sandbox.engine import ENGINE_ERRORS
+from tiltyard_sandbox.engine import ENGINE_ERRORS, is_disk_full
 from tiltyard_sandbox.guarded import reject, shown
 from tiltyard_sandbox.image_archive import ImageArchive, scan_layers, without_names
 from tiltyard_sandbox.limits import Limits
@@ -24,7 +25,7 @@ LOAD_TIMEOUT_S: Final = 1800
 VOLUMES_MAX: Final = 8
 _VOLUME_PATH: Final = re.compile(r"(/[A-Za-z0-9._-]+)+/?")
 _SYSTEM_PATHS: Final = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/sbin")
-_LOADED_ID: Final = re.compile(r"Loaded image ID: (sha256:[0-9a-f]{64})")
+_LOADED_ID: Final = re.compile(r"Loaded image ID: (sha256:[0-9a-f]{64})\s*")
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,35 @@ def _load(
         response = api.post(url, data=stream(), params={"quiet": "1"}, timeout=LOAD_TIMEOUT_S)
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine failed while it loaded the image: {str(error)[:300]}") from error
-    loaded = _LOADED_ID.search(response.text)
-    if response.status_code != 200 or loaded is None:
-        # The engine compares each layer with its checksum, and the archive is the participant's.
-        raise reject(f"The engine cannot load the image: {response.text.strip()[-300:]}")
+    if response.status_code != 200:
+        raise _refusal(response.status_code, "The engine cannot load the image", response.text.strip())
+    return _loaded_id(response.text)
+
+
+def _loaded_id(answer: str) -> str:
+    """The id in the engine's answer, one JSON object a line; its errors come with status 200 and quote the archive."""
+    loaded = None
+    for line in answer.splitlines():
+        try:
+            message = json.loads(line) if line.strip() else {}
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise InfraFault("The Docker engine's answer to an image cannot be read.")
+        if "error" in message or "errorDetail" in message:
+            # The engine compares each layer with its checksum, and the archive is the participant's.
+            raise _refusal(200, "The engine cannot load the image", str(message.get("error", "")))
+        loaded = _LOADED_ID.fullmatch(str(message.get("stream", ""))) or loaded
+    if loaded is None:
+        raise reject("The engine loaded no image from the archive. Save the image again.")
     return loaded[1]
+
+
+def _refusal(status_code: int, what: str, text: str) -> SubmissionFault | InfraFault:
+    """Whose fault it is that the engine refuses an image."""
+    if status_code >= 500 or is_disk_full(text):
+        return InfraFault(f"{what}: {text[-300:]}")
+    return reject(f"{what}: {text[-300:]}")
 
 
 def _require_bases(client: docker.DockerClient, bases: Collection[str]) -> None:

@@ -100,6 +100,8 @@ def test_the_bases_can_be_checked_at_upload(pack: Pack) -> None:
         ({**CONTEXT, "/etc/passwd": b""}, "absolute path"),
         ({**CONTEXT, "a\nb": b""}, "unusual characters"),
         ({**CONTEXT, "./Dockerfile": b"FROM evil"}, "twice"),
+        ({**CONTEXT, "Dockerfile/x": b""}, "Dockerfile is not a folder"),
+        ({**CONTEXT, "weights": b""}, "as a folder and as something else"),
     ],
 )
 def test_each_mistaken_archive_has_its_own_message(files: dict[str, bytes], says: str, pack: Pack) -> None:
@@ -235,6 +237,24 @@ def test_a_zip_that_lies_about_its_directory_is_refused(tmp_path: Path) -> None:
     struct.pack_into("<I", content, content.rfind(b"PK\x05\x06") + 12, 0xF0000000)
     path.write_bytes(content)
     refused(path, "implausibly large")()
+
+
+def zip64_tail(directory_bytes: int, record_at: int) -> bytes:
+    """A record with this size of a directory, then a locator that points to `record_at`: APPNOTE.TXT, 4.3.14 and 15."""
+    record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, directory_bytes, 0)
+    return record + struct.pack("<4sIQI", b"PK\x06\x07", 0, record_at, 1)
+
+
+@pytest.mark.parametrize("comment", [b"", b"c" * 65_535])
+def test_a_zip64_directory_is_measured_where_zipfile_reads_it(comment: bytes, tmp_path: Path) -> None:
+    content = write_zip(tmp_path / "a.zip", CONTEXT).read_bytes()
+    at = content.rfind(b"PK\x05\x06")
+    decoy = zip64_tail(100, 0)[:56]
+    end = content[at : at + 20] + struct.pack("<H", len(comment)) + comment
+    (tmp_path / "lies.zip").write_bytes(content[:at] + decoy + zip64_tail(0xF0000000, at) + end)
+    refused(tmp_path / "lies.zip", "directory cannot be found")()
+    (tmp_path / "large.zip").write_bytes(content[:at] + zip64_tail(0xF0000000, at) + end)
+    refused(tmp_path / "large.zip", "implausibly large")()
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,6 +334,25 @@ def test_a_layer_that_is_not_what_its_checksum_says_is_rejected(builder: Builder
         builder.load(broken)
 
 
+def test_links_for_layers_that_only_lead_to_links_are_rejected(builder: Builder, tmp_path: Path) -> None:
+    good = image_archive(tmp_path / "i.tar.gz", ("x", tarfile.REGTYPE, "x"))
+    bad = tmp_path / "links.tar"
+    with tarfile.open(good) as source, tarfile.open(bad, "w") as out:
+        for name, target in (("one", "two"), ("two", "one")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            out.addfile(link)
+        config = source.extractfile("c.json")
+        assert config is not None
+        manifest = json.dumps([{"Config": "c.json", "RepoTags": None, "Layers": ["one", "two"]}]).encode()
+        for name, content in (("c.json", config.read()), ("manifest.json", manifest)):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    with pytest.raises(SubmissionFault, match="lacks some of its layers"):
+        builder.load(bad)
+
+
 def test_removing_an_image_twice_is_no_error(builder: Builder, pack: Pack) -> None:
     built = builder.build(pack(context(PLAIN, x=b"removed")))
     images.remove_image(builder.client, built.image_id)
