@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, Protocol
 
+from tiltyard_sandbox.strict_tar import check_nothing_follows, strict_headers
 from tiltyard_sandbox.verdicts import Reason, SubmissionFault
 
 CHUNK_BYTES: Final = 128 * 1024
@@ -45,6 +46,11 @@ class GuardedReader(io.RawIOBase):
         self._source = source
         self._total_bytes_max = total_bytes_max
         self._position = 0
+        self._check_next: Callable[[bytes], None] | None = None
+
+    def check_next(self, check: Callable[[bytes], None]) -> None:
+        """Have `check` look at what the next read gives."""
+        self._check_next = check
 
     def readable(self) -> bool:
         """Always."""
@@ -70,7 +76,11 @@ class GuardedReader(io.RawIOBase):
         self._position += size - missing
         if self._position > self._total_bytes_max:
             raise reject(f"The archive holds more than {self._total_bytes_max} bytes when uncompressed.")
-        return b"".join(parts)
+        content = b"".join(parts)
+        check, self._check_next = self._check_next, None
+        if check is not None:
+            check(content)
+        return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Skip forward to `offset`; the end of the data stops it early."""
@@ -87,8 +97,9 @@ def tar_members(source: Readable, total_bytes_max: int) -> Iterator["MemberItera
     """Iterate over a tar file's members; malformed input raises SubmissionFault(image_rejected)."""
     try:
         reader = GuardedReader(source, total_bytes_max)
-        with tarfile.TarFile(fileobj=reader, mode="r", errors="surrogateescape") as archive:
-            yield MemberIterator(archive)
+        headers = strict_headers(reader.check_next)
+        with tarfile.TarFile(fileobj=reader, mode="r", errors="surrogateescape", tarinfo=headers) as archive:
+            yield MemberIterator(archive, reader)
     except MALFORMED as error:
         raise reject(f"The archive is damaged: {str(error)[:120] or type(error).__name__}.") from None
 
@@ -96,8 +107,9 @@ def tar_members(source: Readable, total_bytes_max: int) -> Iterator["MemberItera
 class MemberIterator:
     """The members of an open tar file, one at a time; a member's content can be read until the next is asked for."""
 
-    def __init__(self, archive: tarfile.TarFile) -> None:
+    def __init__(self, archive: tarfile.TarFile, reader: GuardedReader) -> None:
         self._archive = archive
+        self._reader = reader
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         while (member := self._archive.next()) is not None:
@@ -107,6 +119,7 @@ class MemberIterator:
             if member.issparse():
                 raise reject(f"The archive holds a sparse file ({shown(member.name)}): pack it without --sparse.")
             yield member
+        check_nothing_follows(self._reader.read, CHUNK_BYTES)
 
     def open(self, member: tarfile.TarInfo) -> IO[bytes]:
         """The content of the regular file that was just yielded."""
