@@ -1,4 +1,4 @@
-"""Refuse files that are too large before their body is read.
+"""Refuse bodies that are too large before they are read: only a participant who hands something in may send much.
 
 Django reads and parses a whole body before a view can look at it. Two doors therefore stand in front: ASGI servers pass
 through `UploadSizeLimit`, which also counts what really arrives, and every other request through the middleware. Files
@@ -6,11 +6,18 @@ themselves go to disk in chunks (FILE_UPLOAD_HANDLERS), never through memory.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.contrib.auth import SESSION_KEY
+from django.http import HttpRequest, HttpResponse, JsonResponse, parse_cookie
+
+from tiltyard.accounts.models import ApiToken
 
 Message = Mapping[str, Any]
 Scope = dict[str, Any]
@@ -21,7 +28,10 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 # What a multipart form adds around its file: boundaries, headers, the other fields.
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
 DISCARDED_BYTES_MAX: Final = 8 << 30
+ORDINARY_BYTES_MAX: Final = 1 << 20  # of a request that hands nothing in
+NOT_SIGNED_IN: Final = 401
 TOO_LARGE: Final = 413
+_SUBMIT_PATH: Final = re.compile(r"/api/v1/competitions/[^/]+/submissions|/competitions/[^/]+/submit/")
 
 
 def human_size(size_bytes: int) -> str:
@@ -43,20 +53,69 @@ def too_large_message(size_bytes: int | None, limit_bytes: int) -> str:
     )
 
 
-def is_oversized(content_length: int) -> bool:
-    return content_length > int(settings.UPLOAD_BYTES_MAX) + FORM_OVERHEAD_BYTES
+@dataclass(frozen=True)
+class Refusal:
+    status: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """What is known of a request before its body: enough to say how large that may be."""
+
+    method: str
+    path: str
+    authorization: str
+    cookie: str
+
+    @property
+    def is_submission(self) -> bool:
+        return self.method == "POST" and _SUBMIT_PATH.fullmatch(self.path) is not None
+
+    def refusal(self, size_bytes: int) -> Refusal | None:
+        """Why a body of this size is not accepted; asks the database only about large ones."""
+        if self.is_submission and size_bytes > _upload_bytes_max():
+            return Refusal(TOO_LARGE, too_large_message(size_bytes, int(settings.UPLOAD_BYTES_MAX)))
+        if size_bytes <= ORDINARY_BYTES_MAX:
+            return None
+        if not self.is_submission:
+            return Refusal(TOO_LARGE, f"The request has more than the {human_size(ORDINARY_BYTES_MAX)} allowed here.")
+        if not self._is_signed_in():
+            return Refusal(
+                NOT_SIGNED_IN, "Sign in, or send a valid token as “Authorization: Bearer ty_…”, then upload."
+            )
+        return None
+
+    def limit_bytes(self) -> int:
+        """The most that a body may have whose size was not declared."""
+        return _upload_bytes_max() if self.is_submission and self._is_signed_in() else ORDINARY_BYTES_MAX
+
+    def _is_signed_in(self) -> bool:
+        scheme, _, token = self.authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            return ApiToken.objects.filter(digest=ApiToken.digest_of(token.strip()), user__is_active=True).exists()
+        session_key = parse_cookie(self.cookie).get(settings.SESSION_COOKIE_NAME)
+        return SESSION_KEY in import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+
+
+def _upload_bytes_max() -> int:
+    return int(settings.UPLOAD_BYTES_MAX) + FORM_OVERHEAD_BYTES
 
 
 def upload_size_middleware(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Answer 413 to a request whose Content-Length is over the site's limit."""
+    """Refuse a request whose Content-Length is over its limit."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         declared = request.META.get("CONTENT_LENGTH") or "0"
-        if declared.isdigit() and is_oversized(int(declared)):
-            detail = too_large_message(int(declared), int(settings.UPLOAD_BYTES_MAX))
-            return JsonResponse({"detail": detail}, status=TOO_LARGE)
+        headers = request.headers
+        head = RequestHead(
+            request.method or "", request.path, headers.get("Authorization", ""), headers.get("Cookie", "")
+        )
+        refusal = head.refusal(int(declared)) if declared.isdecimal() else None
+        if refusal is not None:
+            return JsonResponse({"detail": refusal.detail}, status=refusal.status)
         return get_response(request)
 
     return middleware
@@ -72,14 +131,25 @@ class UploadSizeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and is_oversized(int(declared)):
-            await _refuse(int(declared), receive, send)
-            return
-        await self._app(scope, _counted(receive), send)
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        head = RequestHead(
+            scope["method"], scope["path"], headers.get(b"authorization", ""), headers.get(b"cookie", "")
+        )
+        declared = headers.get(b"content-length", "")
+        if declared.isdecimal():
+            limit_bytes = int(declared)
+            # A small body needs no look into the database, so no thread either.
+            is_small = limit_bytes <= ORDINARY_BYTES_MAX
+            refusal = head.refusal(limit_bytes) if is_small else await sync_to_async(head.refusal)(limit_bytes)
+            if refusal is not None:
+                await _refuse(refusal, receive, send)
+                return
+        else:
+            limit_bytes = await sync_to_async(head.limit_bytes)() if head.is_submission else ORDINARY_BYTES_MAX
+        await self._app(scope, _counted(receive, limit_bytes), send)
 
 
-def _counted(receive: Receive) -> Receive:
+def _counted(receive: Receive, limit_bytes: int) -> Receive:
     """Cut the connection of a client that sends more than the limit without having declared it."""
     received_bytes = 0
 
@@ -88,17 +158,17 @@ def _counted(receive: Receive) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             received_bytes += len(message["body"])
-            if is_oversized(received_bytes):
+            if received_bytes > limit_bytes:
                 return {"type": "http.disconnect"}
         return message
 
     return counted
 
 
-async def _refuse(size_bytes: int, receive: Receive, send: Send) -> None:
-    body = json.dumps({"detail": too_large_message(size_bytes, int(settings.UPLOAD_BYTES_MAX))}).encode()
+async def _refuse(refusal: Refusal, receive: Receive, send: Send) -> None:
+    body = json.dumps({"detail": refusal.detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": TOO_LARGE, "headers": headers})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     # Most clients read the answer only when they have sent their all, and see a broken connection if it is closed
     # before. So the rest is read and dropped, up to a bound; nothing of it is kept.

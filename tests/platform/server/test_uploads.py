@@ -5,17 +5,22 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from pytest_django.fixtures import Settings
+from web_rows import Site, make_site
 
+from tiltyard.accounts.models import ApiToken
 from tiltyard.submissions.orphans import remove_orphans
 from tiltyard.submissions.uploads import FORM_OVERHEAD_BYTES, UploadSizeLimit, human_size, too_large_message
 
 LIMIT = 1000
+SUBMIT = "/api/v1/competitions/any/submissions"
+MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +31,12 @@ def small_limit(settings: Settings) -> None:
 class Exchange:
     """One ASGI request with a body in chunks, and what came of it."""
 
-    def __init__(self, chunks: list[bytes], declared: int | None) -> None:
+    def __init__(
+        self, chunks: list[bytes], declared: int | None, *, path: str = SUBMIT, authorization: str = ""
+    ) -> None:
         self._chunks = list(chunks)
-        self.scope: dict[str, Any] = {"type": "http", "headers": []}
+        headers = [(b"authorization", authorization.encode())] if authorization else []
+        self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": headers}
         if declared is not None:
             self.scope["headers"].append((b"content-length", str(declared).encode()))
         self.sent: list[Mapping[str, Any]] = []
@@ -75,10 +83,42 @@ def test_asgi_answers_413_and_drops_the_rest() -> None:
     assert (body["more_body"], end["more_body"], exchange.unread) == (True, False, 0)
 
 
-def test_asgi_cuts_off_who_sends_more_than_declared() -> None:
-    chunk = b"x" * FORM_OVERHEAD_BYTES
-    exchange = Exchange([chunk] * 5, None).run()
+def test_asgi_cuts_off_who_sends_more_than_was_declared() -> None:
+    exchange = Exchange([b"x" * 400] * 5, 500).run()
     assert [message["type"] for message in exchange.read_by_app] == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stranger_may_not_upload_much(settings: Settings) -> None:
+    settings.UPLOAD_BYTES_MAX = 1 << 30
+    for exchange in (Exchange([b"x"], 2 * MIB), Exchange([b"x"], 2 * MIB, authorization="Bearer ty_forged")):
+        start, body, _end = exchange.run().sent
+        assert (start["status"], exchange.read_by_app) == (401, [])
+        assert json.loads(body["body"])["detail"].startswith("Sign in")
+    undeclared = Exchange([b"x" * MIB, b"x"], None).run()
+    assert [message["type"] for message in undeclared.read_by_app] == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_participant_may_upload_much_but_only_when_submitting(settings: Settings, now: datetime) -> None:
+    settings.UPLOAD_BYTES_MAX = 1 << 30
+    token = "Bearer " + ApiToken.issue(make_site(now).owner, "laptop")[1]
+    for declared in (2 * MIB, None):
+        upload = Exchange([b"x" * MIB] * 2, declared, authorization=token).run()
+        assert [message["type"] for message in upload.read_by_app] == ["http.request"] * 2
+    start, _body, _end = Exchange([b"x"], 2 * MIB, path="/accounts/login/", authorization=token).run().sent
+    assert start["status"] == 413
+
+
+def test_the_middleware_knows_a_session(site: Site, settings: Settings) -> None:
+    settings.UPLOAD_BYTES_MAX = 1 << 30
+    body = b"x" * (MIB + 1)
+    client = Client()
+    client.cookies["sessionid"] = "forged"
+    assert client.post("/competitions/none/submit/", body, content_type="text/plain").status_code == 401
+    client.force_login(site.owner)
+    assert client.post("/competitions/none/submit/", body, content_type="text/plain").status_code == 404
+    assert client.post("/accounts/login/", body, content_type="text/plain").status_code == 413
 
 
 def test_asgi_leaves_other_scopes_alone() -> None:
