@@ -9,7 +9,7 @@ from typing import Any
 
 import docker
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseFault
 from django.utils import timezone
 
 from tiltyard.competitions.models import Suite
@@ -52,7 +52,7 @@ def execute(run_id: uuid.UUID | str, worker: str) -> None:
         except InfraFault as fault:
             logger.error("run %s attempt %d: %s", run.pk, run.attempt, fault.message)
             retry_or_fail(run)
-        except DatabaseError:
+        except DatabaseFault:
             # Nothing can be written now; the lease runs out and the reaper queues the run again.
             logger.exception("run %s attempt %d lost the database", run.pk, run.attempt)
         except Exception:  # the worker's boundary: whatever it was, the run must not stay under way for ever
@@ -205,7 +205,7 @@ class _Attempt:
         """Have the logs in the row before the state says that it is over; a failed write is not worth a failed run."""
         try:
             self._heartbeat.flush()
-        except DatabaseError:
+        except DatabaseFault:
             logger.warning("the logs of run %s could not be written", self._run.pk)
 
     def _move(self, to: RunState, message: str, **fields: Any) -> None:

@@ -6,7 +6,8 @@ import time
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error as DatabaseFault
+from django.db import connection
 from django.utils import timezone
 
 from tiltyard.submissions.models import Run
@@ -64,7 +65,7 @@ class Heartbeat:
             return
         try:
             self._run.write(**fields)
-        except DatabaseError:
+        except DatabaseFault:
             with self._lock:
                 self._pending = fields | self._pending
             raise
@@ -74,6 +75,8 @@ class Heartbeat:
             while not self._stop.wait(BEAT_S) and not self.cancel.is_set():
                 self._beat_once()
         finally:
+            if not self._stop.is_set():
+                self.cancel.set()  # whatever ended the beats: without them the lease runs out under the run
             connection.close()  # this thread's own
 
     def _beat_once(self) -> None:
@@ -91,7 +94,7 @@ class Heartbeat:
             else:
                 self._lease_ends_s = now_s + settings.RUN_LEASE_S
                 self.flush()
-        except DatabaseError as error:
+        except DatabaseFault as error:  # also an InterfaceError, which is no DatabaseError
             logger.warning("the database cannot be reached from the heartbeat: %s", type(error).__name__)
             connection.close()
             if now_s > self._lease_ends_s:

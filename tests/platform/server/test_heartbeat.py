@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from django.db import InterfaceError
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 from web_rows import Site, make_run, make_site
@@ -78,6 +79,32 @@ def test_a_run_that_was_taken_away_is_given_up(run: Run) -> None:
 
 def test_an_attempt_over_its_deadline_is_stopped(run: Run, settings: Settings) -> None:
     settings.RUN_DEADLINE_S = 0
+    with Heartbeat(run) as heartbeat:
+        assert heartbeat.cancel.wait(10)
+        assert not heartbeat.was_requested
+
+
+def test_a_lost_connection_is_survived(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    renew, answers = Run.renew_lease, [InterfaceError("connection already closed")]
+
+    def lose_the_connection_once(self: Run, now: datetime) -> bool:
+        if answers:
+            raise answers.pop()
+        return renew(self, now)
+
+    monkeypatch.setattr(Run, "renew_lease", lose_the_connection_once)
+    Run.objects.filter(pk=run.pk).update(lease_expires_at=timezone.now() - timedelta(hours=1))
+    with Heartbeat(run) as heartbeat:
+        until(lambda: not Run.objects.expired(timezone.now()).exists())
+        assert not heartbeat.cancel.is_set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_heartbeat_that_breaks_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(_self: Run, _now: datetime) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(Run, "renew_lease", break_down)
     with Heartbeat(run) as heartbeat:
         assert heartbeat.cancel.wait(10)
         assert not heartbeat.was_requested
