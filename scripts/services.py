@@ -182,12 +182,11 @@ def docker() -> Iterator[dict[str, str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     arguments = [find_program("dockerd"), "--host", host]
     if path != DEFAULT_DOCKER_SOCKET:
-        # A second engine must share neither files nor networks with the first: without a namespace of its own it would
-        # take away the bridge docker0, even when told to use none.
+        # A second engine must share neither files nor the bridge docker0 with the first, so it gets a network namespace
+        # of its own: its containers reach each other, and nothing outside.
         root = path.parent
         arguments = [find_program("unshare"), "--net", *arguments]
         arguments += ["--data-root", f"{root}/data", "--exec-root", f"{root}/exec", "--pidfile", f"{root}/docker.pid"]
-        arguments += ["--bridge", "none", "--iptables=false"]
     print(f"No Docker engine answers at {path}: starting dockerd, log in {LOG_DIR / 'dockerd.log'}", flush=True)
     with running(arguments, is_ready=lambda: path.exists() and engine_answers(path), log_name="dockerd"):
         yield {}

@@ -41,7 +41,7 @@ class LiveStack:
             running.check()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
     """Web server, worker and periodic jobs on a real Redis, a SQLite file and the real Docker engine."""
     with ExitStack() as stack:
@@ -64,8 +64,9 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
         yield LiveStack(here.address, here.data_dir, children)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium_executable: str) -> Iterator[Browser]:
+    """Chromium, for no longer than it is needed: Playwright keeps an event loop running in this thread meanwhile."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=chromium_executable, args=CHROMIUM_ARGUMENTS)
         yield chromium
