@@ -14,7 +14,7 @@ import torch
 from tiltyard_baselines.data import read_items
 from tiltyard_baselines.lora import AdapterConfig, train_adapter
 
-CONFIG = AdapterConfig(rank=16, epochs=1.0)
+CONFIG = AdapterConfig(rank=32, epochs=1.0, learning_rate=3e-3, decay_fraction=0.9)
 
 
 def main() -> None:
