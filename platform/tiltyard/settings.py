@@ -130,6 +130,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = env_str("TILTYARD_EMAIL_VERIFICATION", "none")
+# Proxies that append the caller's address to X-Forwarded-For. Limits on failed logins are kept by that address.
+ALLAUTH_TRUSTED_PROXY_COUNT = env_int("TILTYARD_TRUSTED_PROXIES", 1 if PRODUCTION else 0)
 LOGIN_REDIRECT_URL = "home"
 LOGIN_URL = "account_login"
 EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
@@ -172,6 +174,8 @@ if not PRODUCTION:
     Path(STATIC_ROOT).mkdir(parents=True, exist_ok=True)  # WhiteNoise warns without; collectstatic makes it otherwise
 
 REDIS_URL = env_str("TILTYARD_REDIS_URL", "redis://127.0.0.1:6379/0")
+if PRODUCTION:  # the web server's processes count failed logins together
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 EVALUATOR_IMAGE = env_str("TILTYARD_EVALUATOR_IMAGE", "tiltyard/evaluator:local")
 # Labels this site's containers, so that a worker never touches those of another site on the same engine.
 INSTANCE = env_str(
