@@ -7,7 +7,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= serve
 PYTEST ?=
-SQUIRE ?=
 COMPOSE ?= $(shell command -v docker-compose 2>/dev/null || echo docker compose)
 SQUIRE_SEED ?= 1
 SQUIRE_ITEMS ?= 1500000
