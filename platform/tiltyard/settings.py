@@ -163,6 +163,7 @@ UPLOAD_DIR = env_path("TILTYARD_UPLOAD_DIR", DATA_DIR / "uploads")
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR)
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 UPLOAD_BYTES_MAX = env_int("TILTYARD_UPLOAD_BYTES_MAX", 1 << 30)
+REFUSED_UPLOADS_MAX = env_int("TILTYARD_REFUSED_UPLOADS_MAX", 30)  # of one participant in an hour; 0: any number
 SUITE_DIR = env_path("TILTYARD_SUITE_DIR", DATA_DIR / "suites")
 WORK_DIR = env_path("TILTYARD_WORK_DIR", DATA_DIR / "work")
 # From these the hidden suites are drawn; back them up, and let nobody read them before a round is over.

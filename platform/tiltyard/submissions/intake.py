@@ -17,6 +17,7 @@ from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition, Track
 from tiltyard.submissions.models import Artefact, Run, Submission
 from tiltyard.submissions.quota import quota_for
+from tiltyard.submissions.refusals import count_refusal, too_many_refusals
 from tiltyard.submissions.uploads import too_large_message
 from tiltyard_sandbox import dockerfile
 from tiltyard_sandbox.archives import BuildContext, read_upload
@@ -62,9 +63,13 @@ def accept_upload(
     if not is_baseline:
         check_may_submit(owner, competition, now)
     size_bytes = path.stat().st_size
-    if size_bytes > competition.upload_limit_bytes:
-        raise UploadTooLarge(too_large_message(size_bytes, competition.upload_limit_bytes))
-    kind, manifest = _inspect(path, competition, track)
+    try:
+        if size_bytes > competition.upload_limit_bytes:
+            raise UploadTooLarge(too_large_message(size_bytes, competition.upload_limit_bytes))
+        kind, manifest = _inspect(path, competition, track)
+    except UploadRefused:
+        count_refusal(owner, now)
+        raise
     sha256 = _sha256(path)
     with transaction.atomic():
         # Two uploads at once must not both see the last free place: the owner's row is the lock.
@@ -93,7 +98,7 @@ def accept_upload(
 
 def check_may_submit(owner: User, competition: Competition, now: datetime) -> None:
     """Raise QuotaExceeded with the reason when the owner may hand in nothing at `now`."""
-    refusal = quota_for(owner, competition, now).refusal()
+    refusal = quota_for(owner, competition, now).refusal() or too_many_refusals(owner, now)
     if refusal:
         raise QuotaExceeded(refusal)
 

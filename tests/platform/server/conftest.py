@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 import web_rows
+from django.core.cache import cache
 from pytest_django.fixtures import Settings
 from uploads_for_tests import context_archive
 from web_rows import Site
@@ -24,6 +25,7 @@ def own_directories(settings: Settings, tmp_path: Path) -> None:
         setattr(settings, name, directory)
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick, and nobody's password
     settings.FILE_UPLOAD_TEMP_DIR = str(settings.UPLOAD_DIR)
+    cache.clear()
     settings.INSTANCE = f"test-{tmp_path.name}"[:40]
 
 

@@ -77,6 +77,20 @@ def test_not_an_archive(accept: Accept, tmp_path: Path) -> None:
     )
 
 
+def test_after_too_many_refusals_nothing_is_read_for_the_rest_of_the_hour(
+    accept: Accept, tmp_path: Path, site: Site, now: datetime, settings: Settings
+) -> None:
+    settings.REFUSED_UPLOADS_MAX = 2
+    archive, path = context_archive(tmp_path / "entry.tar.gz"), tmp_path / "notes.txt"
+    path.write_text("I am no archive.\n")
+    for _ in range(2):
+        assert refusal(accept, path).startswith("This is not an archive.")
+    with pytest.raises(QuotaExceeded, match="2 of your uploads were refused this hour"):
+        accept(archive)
+    assert accept(context_archive(tmp_path / "other.tar.gz"), owner=site.stranger)
+    assert accept(archive, now=now + timedelta(hours=1))
+
+
 def test_an_archive_without_a_dockerfile(accept: Accept, tmp_path: Path) -> None:
     path = context_archive(tmp_path / "a.tar.gz", dockerfile=None)
     assert refusal(accept, path) == (

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import web_rows
+from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
@@ -18,6 +19,7 @@ def own_directories(settings: Settings, tmp_path: Path) -> None:
         directory = tmp_path / name.lower()
         directory.mkdir(mode=0o700)
         setattr(settings, name, directory)
+    cache.clear()
     settings.FILE_UPLOAD_TEMP_DIR = str(settings.UPLOAD_DIR)
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick, and nobody's password
     settings.WHITENOISE_AUTOREFRESH = True  # no list of every static file for every client
