@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Model, ProtectedError, QuerySet
 
@@ -17,6 +18,7 @@ from tiltyard.competitions.models import Competition, Page, Phase, Suite, Track
 from tiltyard.competitions.schema import FILE_NAME, BundleError, BundleFile, SuiteEntry, TrackEntry, read_bundle_file
 from tiltyard.competitions.suite_store import content_name, draw_suite, install_suite, read_published
 from tiltyard_eval import suite as suites
+from tiltyard_sandbox.pair import WRITING_S
 
 __all__ = ["BundleError", "import_bundle"]
 
@@ -35,6 +37,7 @@ def import_bundle(directory: Path, *, secrets_dir: Path) -> Competition:
         BundleError: When anything is wrong with the bundle; nothing has been changed then.
     """
     bundle = read_bundle_file(directory)
+    _check_deadline(directory, bundle)
     pages = [_read_page(directory, entry.file) for entry in bundle.pages]
     with tempfile.TemporaryDirectory(prefix="tiltyard-suites-") as scratch:
         loaded = _load_suites(directory, bundle, secrets_dir / bundle.slug, Path(scratch))
@@ -47,6 +50,20 @@ def import_bundle(directory: Path, *, secrets_dir: Path) -> Competition:
             _save_phases(competition, bundle)
             _save_suites(competition, bundle.suites, loaded)
     return competition
+
+
+def _check_deadline(directory: Path, bundle: BundleFile) -> None:
+    """Refuse a track on which an honest run could outlast the deadline of an attempt, and be stopped as our failure."""
+    for order, track in enumerate(bundle.tracks):
+        limits = track.limits
+        suite_s = limits.start_s + limits.evaluate_s + WRITING_S
+        attempt_s = limits.build_s + len(bundle.suites) * suite_s
+        if attempt_s > settings.RUN_DEADLINE_S:
+            raise BundleError(
+                f"{directory / FILE_NAME}: tracks.{order}.limits: a run may take {attempt_s:g} s (build_s, and for "
+                f"each suite start_s, evaluate_s and {WRITING_S:g} s to score), more than this site's "
+                f"{settings.RUN_DEADLINE_S} s. Lower them, or raise TILTYARD_RUN_DEADLINE_S."
+            )
 
 
 def _inside(directory: Path, relative: str) -> Path:

@@ -7,6 +7,7 @@ import pytest
 from bundles_for_tests import BUNDLE, write_bundle
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from pytest_django.fixtures import Settings
 from web_rows import make_run, make_site
 
 from tiltyard.competitions.bundle import BundleError, import_bundle
@@ -48,6 +49,18 @@ def test_an_import_fills_the_database(tmp_path: Path, secrets_dir: Path) -> None
     for suite in suites.values():
         assert load_suite(suite.directory).sha256 == f"sha256:{suite.sha256}"
         assert suite.directory.stat().st_mode & 0o777 == 0o555
+
+
+def test_a_track_whose_runs_could_outlast_the_sites_deadline_is_refused(
+    tmp_path: Path, secrets_dir: Path, settings: Settings
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle")  # 60 s to build, and twice 15 + 30 + 60 s
+    settings.RUN_DEADLINE_S = 269
+    with pytest.raises(BundleError, match=r"tracks\.0\.limits: a run may take 270 s .* TILTYARD_RUN_DEADLINE_S"):
+        import_bundle(bundle, secrets_dir=secrets_dir)
+    assert not Competition.objects.exists()
+    settings.RUN_DEADLINE_S = 270
+    import_bundle(bundle, secrets_dir=secrets_dir)
 
 
 def test_importing_twice_changes_nothing(tmp_path: Path, secrets_dir: Path) -> None:
