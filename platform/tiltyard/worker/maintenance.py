@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
-from tiltyard.submissions.models import Run
+from tiltyard.submissions.models import Run, RunQuerySet
 from tiltyard.submissions.states import FailureReason, RunState
 from tiltyard.worker.execution import retry_or_fail
-from tiltyard.worker.publishing import publish
+from tiltyard.worker.publishing import messages_waiting, publish
 
 logger = logging.getLogger(__name__)
 
@@ -16,13 +16,25 @@ _BATCH = 500
 
 
 def publish_unpublished(now: datetime) -> int:
-    """Send the messages of queued runs that have none, or an old one; stops at the first that cannot be sent.
+    """Send the messages of queued runs that have none, or an old one that was lost; stops when the broker is down.
 
-    A message too many is harmless: a run is claimed once.
+    A message too many is harmless, because a run is claimed once. But it stays until a worker takes it, so where no
+    worker comes, every run would get one more each time: old ones are sent again only where messages are missing.
     """
-    before = now - timedelta(seconds=settings.QUEUE_REPUBLISH_S)
+    queued = Run.objects.claimable()
+    sent = _send(queued.filter(published_at=None))
+    published = queued.exclude(published_at=None)
+    old = published.filter(published_at__lt=now - timedelta(seconds=settings.QUEUE_REPUBLISH_S))
+    for queue in old.order_by().values_list("submission__track__queue", flat=True).distinct():
+        waiting = messages_waiting(queue)
+        if waiting is not None and waiting < published.filter(submission__track__queue=queue).count():
+            sent += _send(old.filter(submission__track__queue=queue))
+    return sent
+
+
+def _send(runs: RunQuerySet) -> int:
     sent = 0
-    for run in Run.objects.unpublished(before).select_related("submission__track").order_by("queued_at")[:_BATCH]:
+    for run in runs.select_related("submission__track").order_by("queued_at")[:_BATCH]:
         if not publish(run):
             break
         sent += 1

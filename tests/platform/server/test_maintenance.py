@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import redis
+from django.utils import timezone
 from web_rows import Site, make_run
 
 from tiltyard.submissions.models import Run
@@ -41,6 +42,17 @@ def test_only_what_was_not_sent_lately_is_sent(site: Site, broker: redis.Redis, 
     assert broker.llen("cpu") == 2
     never.refresh_from_db()
     assert never.published_at is not None
+
+
+@pytest.mark.redis
+def test_where_no_worker_comes_a_run_keeps_its_one_message(site: Site, broker: redis.Redis) -> None:
+    for name in ("one", "two", "three"):
+        publish(make_run(site, name))
+    for hour in range(1, 5):
+        assert publish_unpublished(timezone.now() + timedelta(hours=hour)) == 0
+    assert broker.llen("cpu") == 3
+    broker.lpop("cpu")  # taken by a worker that died at once
+    assert publish_unpublished(timezone.now() + timedelta(hours=5)) == 3
 
 
 @pytest.mark.redis

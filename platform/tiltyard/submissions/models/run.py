@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import F
 from django.urls import reverse
 from django.utils import timezone
 
@@ -27,10 +27,6 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def claimable(self) -> Self:
         return self.filter(state=RunState.QUEUED, cancel_requested_at=None)
-
-    def unpublished(self, before: datetime) -> Self:
-        """Queued runs whose message was never sent, or was sent so long ago that it may have been lost."""
-        return self.claimable().filter(Q(published_at=None) | Q(published_at__lt=before))
 
     def expired(self, now: datetime) -> Self:
         """Claimed by a worker that has stopped renewing its lease."""
