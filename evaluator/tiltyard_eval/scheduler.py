@@ -88,12 +88,16 @@ class Scheduler:
 
     async def _run_workers(self, pending: Sequence[Batch]) -> None:
         queue = iter(pending)
+        failure: RunFailed | None = None
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(min(self._limits.in_flight, len(pending))):
                     workers.create_task(self._work(queue))
         except* RunFailed as group:
-            raise _first(group) from None
+            failure = _first(group)
+        # Outside of except*, within which Python 3.11.2 wraps what is raised in a group again.
+        if failure is not None:
+            raise failure
 
     def _loop_deadline(self) -> float | None:
         if self._limits.deadline_at is None:
