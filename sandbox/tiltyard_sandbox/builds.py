@@ -2,11 +2,12 @@
 
 The engine's legacy builder is used on purpose: it knows no BuildKit front ends, mounts or secrets. It runs each `RUN`
 as root in a container with the engine's default profile, so a build is less confined than a run; its bounds are here.
-The builder has no option for a number of processes, so that limit is set as soon as the log names a new container.
+The builder has no option for a number of processes, so that limit is set as soon as a new step has a container.
 """
 
 import io
 import json
+import logging
 import re
 import tarfile
 import threading
@@ -19,7 +20,7 @@ import docker
 import requests
 
 from tiltyard_sandbox.archives import BuildContext
-from tiltyard_sandbox.dockerfile import CheckedDockerfile
+from tiltyard_sandbox.build_traces import BuildTraces
 from tiltyard_sandbox.engine import (
     CALL_TIMEOUT_S,
     ENGINE_ERRORS,
@@ -39,14 +40,13 @@ WATCH_INTERVAL_S: Final = 0.25
 DISK_INTERVAL_S: Final = 1.0  # measuring walks through the step's layer
 HOST_FREE_BYTES_MIN: Final = 2 * GIB
 CPU_PERIOD_US: Final = 100_000
-_RUNNING_IN: Final = re.compile(r" ---> Running in ([0-9a-f]{12})\s*")
+_LOG = logging.getLogger(__name__)
+_RUNNING_IN: Final = re.compile(r" ---> Running in [0-9a-f]{12}\s*")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _NO_CONTROLS: Final = {code: None for code in range(32) if chr(code) not in "\n\t"} | {0x7F: None}
 
 
-def write_context(
-    archive: Path, context: BuildContext, checked: CheckedDockerfile, out: IO[bytes], max_bytes: int
-) -> None:
+def write_context(archive: Path, context: BuildContext, dockerfile: bytes, out: IO[bytes], max_bytes: int) -> None:
     """The upload as a tar stream for the engine: owners, times and modes made plain, so that they change no digest."""
     with tarfile.open(fileobj=out, mode="w") as tar:
         for entry, opener in walk(archive, max_bytes):
@@ -65,7 +65,7 @@ def write_context(
             is_hardlink = entry.kind is EntryKind.HARDLINK
             info.linkname = entry.target.removeprefix(context.prefix) if is_hardlink else entry.target
             tar.addfile(info)
-        _add_bytes(tar, "Dockerfile", checked.rendered())
+        _add_bytes(tar, "Dockerfile", dockerfile)
 
 
 _TAR_TYPES: Final = {
@@ -91,20 +91,40 @@ def run_build(
     on_log: Callable[[str], None],
     cancel: threading.Event,
 ) -> str:
-    """The new image's id. Raises SubmissionFault(build_failed), Cancelled or InfraFault."""
-    build = _Build(client, limits, on_log)
+    """The new image's id; everything else that the build made is gone.
+
+    Raises SubmissionFault(build_failed), Cancelled or InfraFault.
+    """
+    traces = BuildTraces(client)
+    build = _Build(client, traces, limits, on_log)
+    image_id = None
     try:
-        stream = EngineStream(build.start(context, build_args, labels))
-        watch = _Watch(build, stream, limits, cancel)
-        try:
-            build.follow(_messages(stream, watch))
-        finally:
-            watch.stop()
-            stream.release()
-            if watch.verdict is not None:
-                build.remove_container()
+        image_id = _followed(build, build.start(context, {**build_args, **traces.build_args}, labels), limits, cancel)
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine failed during the build: {str(error)[:300]}") from error
+    finally:
+        _tidy(traces, image_id)
+    return image_id
+
+
+def _tidy(traces: BuildTraces, image_id: str | None) -> None:
+    """What stays behind costs space, not correctness, and hides no verdict."""
+    try:
+        traces.remove_images(image_id)
+    except ENGINE_ERRORS as error:
+        _LOG.warning("images of a build could not be removed: %s", error)
+
+
+def _followed(build: "_Build", answer: requests.Response, limits: Limits, cancel: threading.Event) -> str:
+    stream = EngineStream(answer)
+    watch = _Watch(build, stream, limits, cancel)
+    try:
+        build.follow(_messages(stream, watch))
+    finally:
+        watch.stop()
+        stream.release()
+        if watch.verdict is not None:
+            build.traces.remove_containers()
     if watch.verdict is not None:
         raise watch.verdict
     if build.error is not None and is_disk_full(build.error):
@@ -119,14 +139,16 @@ def run_build(
 class _Build:
     """One build as the engine reports it: its log, its error, its image."""
 
-    def __init__(self, client: docker.DockerClient, limits: Limits, on_log: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: docker.DockerClient, traces: BuildTraces, limits: Limits, on_log: Callable[[str], None]
+    ) -> None:
         self._client = client
+        self.traces = traces
         self._limits = limits
         self._on_log = on_log
         self._log_left_bytes = limits.log_bytes
         self._tail: list[str] = []
         self._partial = ""
-        self.container_id: str | None = None  # of the step that runs
         self.error: str | None = None
         self.image_id: str | None = None
 
@@ -181,10 +203,8 @@ class _Build:
             self._line(self._partial)
 
     def _note(self, text: str) -> None:
-        container = _RUNNING_IN.fullmatch(text.strip("\n"))
-        if container is not None:
-            self.container_id = container[1]
-            self._limit_pids(container[1])
+        if _RUNNING_IN.fullmatch(text.strip("\n")):  # a hint that a step begins; the step may have printed it itself
+            self.traces.limit_pids(self._limits.pids)
         *lines, self._partial = (self._partial + text).split("\n")
         self._partial = self._partial[:CHUNK_BYTES]
         for line in lines:
@@ -199,32 +219,10 @@ class _Build:
             if self._log_left_bytes <= 0:
                 self._on_log(f"[The log is longer than {self._limits.log_bytes} bytes; the rest is left out.]")
 
-    def _limit_pids(self, container_id: str) -> None:
-        url = api_url(self._client, f"/containers/{container_id}/update")
-        self._client.api.post(url, json={"PidsLimit": self._limits.pids}, timeout=10)  # 404: it has ended already
-
-    def written_bytes(self) -> int:
-        """What the running step has written to its layer so far."""
-        if self.container_id is None:
-            return 0
-        url = api_url(self._client, f"/containers/{self.container_id}/json")
-        response = self._client.api.get(url, params={"size": "1"}, timeout=CALL_TIMEOUT_S)
-        return int(response.json().get("SizeRw") or 0) if response.status_code == 200 else 0
-
     def host_is_full(self) -> bool:
         """Whether the engine's disk, where it can be seen, is about to run out."""
         free_bytes = disk_free_bytes(self._client)
         return free_bytes is not None and free_bytes < HOST_FREE_BYTES_MIN
-
-    def remove_container(self) -> None:
-        """The engine kills the step of a build that was cut off, and may leave its container."""
-        if self.container_id is None:
-            return
-        try:
-            self._client.api.remove_container(self.container_id, force=True, v=True)
-        except docker.errors.APIError as error:
-            if error.status_code not in {404, 409}:  # gone, or going
-                raise
 
     def failure_message(self) -> str:
         """What failed, and the log's end."""
@@ -276,12 +274,13 @@ class _Watch:
         return self._judged_disk()
 
     def _judged_disk(self) -> SubmissionFault | InfraFault | None:
-        """The engine's disk has no quota of its own, so what a step writes is measured while it writes."""
+        """The engine's disk has no quota of its own, so what the steps write is measured while they write."""
         if time.monotonic() < self._disk_asked_at + DISK_INTERVAL_S:
             return None
         self._disk_asked_at = time.monotonic()
         try:
-            if self._build.written_bytes() > self._limits.image_bytes_max:
+            self._build.traces.limit_pids(self._limits.pids)
+            if self._build.traces.written_bytes() > self._limits.image_bytes_max:
                 return SubmissionFault(Reason.BUILD_FAILED, "The build wrote more than an image may hold: stopped.")
             if self._build.host_is_full():
                 return InfraFault("The disk of the Docker engine is almost full: the build was stopped.")

@@ -25,6 +25,7 @@ _BLANKS: Final = re.compile(r"[\t ]+")
 _STAGE_NAME: Final = re.compile(r"[a-z][a-z0-9_.-]*")
 _FLAG: Final = re.compile(r"--(from|chown)=([A-Za-z0-9_.:/@-]+)")
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./*?@%+=,~-]+")
+_ARCHIVES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?-([^${}]*))?\})")
 _ARGUMENT: Final = re.compile(r"([A-Za-z_]\w*)(?:=(\"[^\"\\]*\"|'[^'\\]*'|[^\s\"'\\]*))?")
 
@@ -46,10 +47,11 @@ class CheckedDockerfile:
     bases: frozenset[str]
     escape: str
 
-    def rendered(self) -> bytes:
-        """The file to give to the engine."""
+    def rendered(self, stage_head: str = "") -> bytes:
+        """The file to give to the engine; `stage_head` stands in each stage behind its FROM."""
         head = "" if self.escape == "\\" else f"# escape={self.escape}\n"
-        return (head + "".join(f"{one.keyword} {one.rest}\n" for one in self.instructions)).encode()
+        lines = (f"{one.keyword} {one.rest}\n" + stage_head * (one.keyword == "FROM") for one in self.instructions)
+        return (head + "".join(lines)).encode()
 
 
 def check(content: bytes, *, allowed_bases: Collection[str], base_args: Mapping[str, str]) -> CheckedDockerfile:
@@ -157,7 +159,8 @@ class _Checker:
             raise _fault(one.line, f"{one.keyword} stands before the first FROM.")
         if one.keyword in {"COPY", "ADD"}:
             self._copy(one)
-        return one
+        # A file that hides that it is an archive is not unpacked: no step would be seen to write what is in it.
+        return Instruction(one.line, "COPY", one.rest) if one.keyword == "ADD" else one
 
     def _argument(self, one: Instruction) -> None:
         for word in _BLANKS.split(one.rest):
@@ -232,6 +235,8 @@ def _check_added(line: int, words: list[str]) -> None:
             raise _fault(line, "ADD's list is not valid JSON.") from None
     if not all(_PLAIN_WORD.fullmatch(word) for word in words):
         raise _fault(line, "ADD takes plain file names only, no URLs or variables. Use COPY.")
+    if any(word.lower().endswith(_ARCHIVES) for word in words[:-1]):
+        raise _fault(line, "ADD unpacks no archives here. Use COPY, and unpack it with RUN.")
 
 
 def _with_tag(image: str) -> str:

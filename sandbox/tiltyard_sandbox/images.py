@@ -13,6 +13,7 @@ import docker
 
 from tiltyard_sandbox import dockerfile
 from tiltyard_sandbox.archives import BuildContext, read_upload
+from tiltyard_sandbox.build_traces import STAGE_HEAD
 from tiltyard_sandbox.builds import run_build, write_context
 from tiltyard_sandbox.engine import ENGINE_ERRORS, is_disk_full
 from tiltyard_sandbox.guarded import reject, shown
@@ -61,7 +62,7 @@ def build_image(
     if cancel.is_set():
         raise Cancelled
     with tempfile.TemporaryFile(prefix="tiltyard-context-") as context:
-        write_context(archive, upload, checked, context, limits.image_bytes_max)
+        write_context(archive, upload, checked.rendered(STAGE_HEAD), context, limits.image_bytes_max)
         context.seek(0)
         image_id = run_build(
             client,

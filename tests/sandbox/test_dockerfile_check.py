@@ -86,8 +86,20 @@ def test_add_takes_no_addresses(rest: str) -> None:
         check(f"FROM plain\nADD {rest}")
 
 
-def test_add_takes_plain_files() -> None:
-    assert check('FROM plain\nADD a.tar /\nADD ["b c", "/x"]'.replace("b c", "b")).rendered().endswith(b'"/x"]\n')
+def test_add_is_a_copy_of_plain_files() -> None:
+    checked = check('FROM plain\nADD a.bin /\nADD ["b", "/x"]')
+    assert checked.rendered() == b'FROM plain:latest\nCOPY a.bin /\nCOPY ["b", "/x"]\n'
+
+
+@pytest.mark.parametrize("rest", ["a.tar /", "b a.TAR.gz /", '["a.tgz", "/"]', "--chown=1 *.xz /"])
+def test_add_unpacks_no_archives(rest: str) -> None:
+    with pytest.raises(SubmissionFault, match="unpacks no archives"):
+        check(f"FROM plain\nADD {rest}")
+
+
+def test_every_stage_begins_with_the_head() -> None:
+    rendered = check("FROM plain AS a\nRUN x\nFROM a\n").rendered("LABEL y=1\n")
+    assert rendered == b"FROM plain:latest AS a\nLABEL y=1\nRUN x\nFROM a\nLABEL y=1\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import docker
 import pytest
 
 from tiltyard_sandbox import images
+from tiltyard_sandbox.image_archive import ImageArchive, scan_layers
 from tiltyard_sandbox.limits import Limits
+from tiltyard_sandbox.manifest import SubmissionManifest
 from tiltyard_sandbox.verdicts import InfraFault, SandboxError, SubmissionFault
 
 FULL = "write /layer.tar: no space left on device"
@@ -27,7 +29,8 @@ def answering(status: int, body: str) -> Iterator[docker.DockerClient]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(200, json.dumps({"Id": "sha256:0", "Config": {}}))
+            is_list = self.path.partition("?")[0].endswith("/json") and self.path.count("/") == 3
+            self._answer(200, json.dumps([] if is_list else {"Id": "sha256:0", "Config": {}}))
 
         def do_POST(self) -> None:
             if "Content-Length" in self.headers:
@@ -122,3 +125,15 @@ def test_a_full_disk_is_not_the_participants_fault(
             on_log=print,
             cancel=threading.Event(),
         )
+
+
+def test_links_for_layers_that_only_lead_to_links_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "i.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, target in (("one", "two"), ("two", "one")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+    image = ImageArchive("c.json", ("one", "two"), SubmissionManifest("x", "x", "x", "x"))
+    with pytest.raises(SubmissionFault, match="lacks some of its layers"):
+        scan_layers(path, image, 1 << 20)
