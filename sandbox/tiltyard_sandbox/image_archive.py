@@ -79,8 +79,8 @@ def scan_layers(path: Path, image: ImageArchive, total_bytes_max: int) -> None:
         raise reject("The image archive lacks some of its layers. Save the image again.")
 
 
-def without_names(path: Path, image: ImageArchive, total_bytes_max: int) -> Iterator[bytes]:
-    """The archive as a plain tar stream with the one image in it, untagged."""
+def renamed(path: Path, image: ImageArchive, name: str, total_bytes_max: int) -> Iterator[bytes]:
+    """The archive as a plain tar stream with the one image in it, under this one name ("repository:tag")."""
     wanted = {image.config_path, *image.layer_paths}
     for entry, opener in walk(path, total_bytes_max):
         if entry.path in _DROPPED or entry.path not in wanted:
@@ -93,7 +93,7 @@ def without_names(path: Path, image: ImageArchive, total_bytes_max: int) -> Iter
             info.size = entry.size_bytes
             yield info.tobuf()
             yield from _padded(opener, entry.size_bytes)
-    manifest = [{"Config": image.config_path, "RepoTags": None, "Layers": list(image.layer_paths)}]
+    manifest = [{"Config": image.config_path, "RepoTags": [name], "Layers": list(image.layer_paths)}]
     content = json.dumps(manifest).encode()
     info = tarfile.TarInfo("manifest.json")
     info.size = len(content)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import docker
 
@@ -17,7 +18,7 @@ from tiltyard_sandbox.build_traces import STAGE_HEAD
 from tiltyard_sandbox.builds import run_build, write_context
 from tiltyard_sandbox.engine import ENGINE_ERRORS, is_disk_full
 from tiltyard_sandbox.guarded import reject, shown
-from tiltyard_sandbox.image_archive import ImageArchive, scan_layers, without_names
+from tiltyard_sandbox.image_archive import ImageArchive, renamed, scan_layers
 from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.manifest import SubmissionManifest
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
@@ -26,14 +27,18 @@ LOAD_TIMEOUT_S: Final = 1800
 VOLUMES_MAX: Final = 8
 _VOLUME_PATH: Final = re.compile(r"(/[A-Za-z0-9._-]+)+/?")
 _SYSTEM_PATHS: Final = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/sbin")
-_LOADED_ID: Final = re.compile(r"Loaded image ID: (sha256:[0-9a-f]{64})\s*")
+_ID_PREFIX: Final = "sha256:"
 
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image ready to run, addressed by the engine's id and by nothing else."""
+    """An image ready to run, and to be removed after it, by a reference that no other run has.
 
-    image_id: str  # "sha256:…"
+    For a build that is the engine's id, since every build makes an image of its own. The same saved image has one id
+    however often it is loaded, so each time it gets a random name.
+    """
+
+    image_id: str  # "sha256:…" or "tiltyard-run:…"
     size_bytes: int  # uncompressed
     manifest: SubmissionManifest
 
@@ -84,7 +89,7 @@ def load_image(
     on_log: Callable[[str], None],
     cancel: threading.Event,
 ) -> BuiltImage:
-    """Load an image archive after a scan of its layers, its tags stripped.
+    """Load an image archive after a scan of its layers, under a random name in place of its tags.
 
     Raises SubmissionFault(image_rejected), InfraFault or Cancelled.
     """
@@ -101,8 +106,10 @@ def load_image(
 def _load(
     client: docker.DockerClient, archive: Path, upload: ImageArchive, limits: Limits, cancel: threading.Event
 ) -> str:
+    name = f"tiltyard-run:{uuid4().hex}"
+
     def stream() -> Any:
-        for part in without_names(archive, upload, limits.image_bytes_max):
+        for part in renamed(archive, upload, name, limits.image_bytes_max):
             if cancel.is_set():
                 raise Cancelled
             yield part
@@ -115,12 +122,16 @@ def _load(
         raise InfraFault(f"The Docker engine failed while it loaded the image: {str(error)[:300]}") from error
     if response.status_code != 200:
         raise _refusal(response.status_code, "The engine cannot load the image", response.text.strip())
-    return _loaded_id(response.text)
+    _raise_load_errors(response.text)
+    try:
+        client.images.get(name)
+    except docker.errors.ImageNotFound:
+        raise reject("The engine loaded no image from the archive. Save the image again.") from None
+    return name
 
 
-def _loaded_id(answer: str) -> str:
-    """The id in the engine's answer, one JSON object a line; its errors come with status 200 and quote the archive."""
-    loaded = None
+def _raise_load_errors(answer: str) -> None:
+    """The engine's answer is one JSON object a line; its errors come with status 200, and quote the archive."""
     for line in answer.splitlines():
         try:
             message = json.loads(line) if line.strip() else {}
@@ -131,10 +142,6 @@ def _loaded_id(answer: str) -> str:
         if "error" in message or "errorDetail" in message:
             # The engine compares each layer with its checksum, and the archive is the participant's.
             raise _refusal(200, "The engine cannot load the image", str(message.get("error", "")))
-        loaded = _LOADED_ID.fullmatch(str(message.get("stream", ""))) or loaded
-    if loaded is None:
-        raise reject("The engine loaded no image from the archive. Save the image again.")
-    return loaded[1]
 
 
 def _refusal(status_code: int, what: str, text: str) -> SubmissionFault | InfraFault:
@@ -175,17 +182,23 @@ def volume_paths(config: Mapping[str, Any]) -> list[str]:
     if len(paths) > VOLUMES_MAX:
         raise reject(f"The image declares more than {VOLUMES_MAX} volumes.")
     for path in paths:
-        if not _VOLUME_PATH.fullmatch(path) or path.startswith(_SYSTEM_PATHS) or ".." in path:
+        has_dots = not {".", ".."}.isdisjoint(path.split("/"))
+        if not _VOLUME_PATH.fullmatch(path) or path.startswith(_SYSTEM_PATHS) or has_dots:
             raise reject(f"The image declares a VOLUME at {shown(path)}, which is not allowed. Remove that line.")
     return [path.rstrip("/") for path in paths]
 
 
 def remove_image(client: docker.DockerClient, image_id: str) -> None:
-    """Remove an image; one that is gone already, or that others still use, is no error."""
+    """Remove a `BuiltImage`; one that is gone already, or that others still use or have a name for, is no error.
+
+    Raises InfraFault when the engine fails.
+    """
     try:
-        client.images.remove(image_id, force=False, noprune=False)
+        # By its id, the engine would remove an image with its one name, and that may be somebody else's.
+        if not (image_id.startswith(_ID_PREFIX) and client.images.get(image_id).tags):
+            client.images.remove(image_id, force=False, noprune=False)
     except docker.errors.ImageNotFound:
         return
     except docker.errors.APIError as error:
-        if error.status_code != 409:  # in use, or under other names too
+        if error.status_code != 409:  # in use
             raise InfraFault(f"The image could not be removed: {error.explanation}") from error

@@ -48,7 +48,9 @@ def test_the_seccomp_profile_denies_by_default_and_names_no_escape() -> None:
     assert allowed.isdisjoint(escapes | {"socket", "clone", "clone3", "personality"})
 
 
-@pytest.mark.parametrize("path", ["/", "/proc/x", "/etc", "/a/../b", "relative", "/a:b", "/a,b", "/a b"])
+@pytest.mark.parametrize(
+    "path", ["/", "/proc/x", "/etc", "/a/../b", "/.", "/./data", "/data/.", "relative", "/a:b", "/a,b", "/a b"]
+)
 def test_unusual_volumes_are_refused(path: str) -> None:
     with pytest.raises(SubmissionFault, match="VOLUME"):
         volume_paths({"Volumes": {path: {}}})

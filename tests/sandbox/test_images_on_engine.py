@@ -315,8 +315,20 @@ def test_a_tag_inside_an_archive_does_not_replace_ours(builder: Builder, tmp_pat
     ours = builder.client.images.get(PYTHON_IMAGE).id
     archive = image_archive(tmp_path / "i.tar.gz", ("x", tarfile.REGTYPE, "hijack"), tags=[PYTHON_IMAGE])
     loaded = builder.load(archive)
-    assert builder.client.images.get(PYTHON_IMAGE).id == ours != loaded.image_id
-    assert builder.client.images.get(loaded.image_id).tags == []
+    found = builder.client.images.get(loaded.image_id)
+    assert builder.client.images.get(PYTHON_IMAGE).id == ours != found.id
+    assert found.tags == [loaded.image_id]
+
+
+def test_an_image_that_two_runs_load_stays_until_both_are_over(builder: Builder, tmp_path: Path) -> None:
+    archive = image_archive(tmp_path / "i.tar.gz", ("x", tarfile.REGTYPE, uuid.uuid4().hex))
+    first, second = builder.load(archive), builder.load(archive)
+    image_id = builder.client.images.get(first.image_id).id
+    images.remove_image(builder.client, first.image_id)
+    assert builder.client.images.get(second.image_id).id == image_id
+    images.remove_image(builder.client, second.image_id)
+    with pytest.raises(docker.errors.ImageNotFound):
+        builder.client.images.get(image_id)
 
 
 def test_the_same_tag_does_replace_one_when_the_engine_loads_it_as_it_is(builder: Builder, tmp_path: Path) -> None:
@@ -377,9 +389,13 @@ def test_a_layer_that_is_not_what_its_checksum_says_is_rejected(builder: Builder
         builder.load(broken)
 
 
-def test_removing_an_image_twice_is_no_error(builder: Builder, pack: Pack) -> None:
-    built = builder.build(pack(context(PLAIN, x=b"removed")))
+def test_an_image_is_removed_once_nobody_else_has_a_name_for_it(builder: Builder, pack: Pack) -> None:
+    built = builder.build(pack(context(PLAIN, x=uuid.uuid4().bytes)))
+    name = f"tiltyard-test:{uuid.uuid4().hex}"
+    builder.client.images.get(built.image_id).tag(name)
     images.remove_image(builder.client, built.image_id)
+    assert builder.client.images.get(name).id == built.image_id
+    builder.client.images.remove(name)
     images.remove_image(builder.client, built.image_id)
     with pytest.raises(docker.errors.ImageNotFound):
         builder.client.images.get(built.image_id)

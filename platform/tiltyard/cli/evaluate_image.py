@@ -43,7 +43,7 @@ def evaluate_target(output: Output, target: str, plan: Plan, results_dir: Path) 
                     if evaluation.failure_reason:
                         break
             finally:
-                _remove_unless_named(client, image.image_id)
+                remove_image(client, image.image_id)
     except SubmissionFault as fault:
         evaluation.fail(fault.reason.value, fault.message)
     except InfraFault as fault:
@@ -150,15 +150,6 @@ def _require_image(client: docker.DockerClient, reference: str) -> None:
         ) from None
     except docker.errors.APIError as error:
         raise CliError(f"The Docker engine refused: {error}", ExitCode.PLATFORM) from None
-
-
-def _remove_unless_named(client: docker.DockerClient, image_id: str) -> None:
-    """Free the disk; an image that the user has under a name, as `tiltyard evaluate IMAGE` finds it, is theirs."""
-    try:
-        if not client.images.get(image_id).tags:
-            remove_image(client, image_id)
-    except docker.errors.APIError as error:
-        raise InfraFault(f"The image could not be removed: {error}") from error
 
 
 def _write_line(log: TextIO, line: str) -> None:

@@ -18,7 +18,7 @@ from tiltyard_sandbox.manifest import SubmissionManifest
 class PreparedImage:
     """An image on this engine, and the digest of its content, which is the same wherever it is built."""
 
-    image_id: str  # "sha256:…", the engine's own
+    image_id: str  # what this engine has it by, and no other run: see BuiltImage
     digest: str  # "sha256:…", enters the repro_hash
     manifest: SubmissionManifest
 
