@@ -10,15 +10,18 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse, parse_cookie
 
 from tiltyard.accounts.models import ApiToken
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Message = Mapping[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -140,13 +143,25 @@ class UploadSizeLimit:
             limit_bytes = int(declared)
             # A small body needs no look into the database, so no thread either.
             is_small = limit_bytes <= ORDINARY_BYTES_MAX
-            refusal = head.refusal(limit_bytes) if is_small else await sync_to_async(head.refusal)(limit_bytes)
+            refusal = head.refusal(limit_bytes) if is_small else await _asked(head.refusal, limit_bytes)
             if refusal is not None:
                 await _refuse(refusal, receive, send)
                 return
         else:
-            limit_bytes = await sync_to_async(head.limit_bytes)() if head.is_submission else ORDINARY_BYTES_MAX
+            limit_bytes = await _asked(head.limit_bytes) if head.is_submission else ORDINARY_BYTES_MAX
         await self._app(scope, _counted(receive, limit_bytes), send)
+
+
+async def _asked(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Ask the database in a thread. Here is no request yet at whose end Django would see to the thread's connection."""
+
+    def ask() -> T:
+        try:
+            return question(*args, **kwargs)
+        finally:
+            connection.close()
+
+    return await sync_to_async(ask)()
 
 
 def _counted(receive: Receive, limit_bytes: int) -> Receive:
