@@ -16,13 +16,16 @@ and removes both, with their volumes, whatever happened. It never connects to th
 submission can write; `results.read_results` reads the evaluator's files as if they were hostile all the same.
 
 Who may fail: the evaluator ends by itself (status 0, 2 or 3); the submission dies, and then the evaluator has `GRACE_S`
-to finish, because a server may well stop after the last answer; the deadline passes; someone cancels; the engine breaks
+to finish, because a server may well stop after the last answer, and `WRITING_S` once it has said that it scores; the
+deadline passes; someone cancels; the engine breaks
 (InfraFault). `decide` turns the outcome into a verdict.
 
 Not covered: a bug in the kernel or the engine. This is Docker, hardened; it is not a virtual machine.
 """
 
+import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +37,7 @@ from typing import Any, Final, Self
 import docker
 
 from tiltyard_sandbox.containers import RESULTS_MOUNT, SUITE_MOUNT, evaluator_options, submission_options
-from tiltyard_sandbox.engine import ENGINE_ERRORS
+from tiltyard_sandbox.engine import ENGINE_ERRORS, is_disk_full
 from tiltyard_sandbox.images import volume_paths
 from tiltyard_sandbox.limits import MIB, Limits
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
@@ -43,11 +46,12 @@ from tiltyard_sandbox.watching import LinePump, OomWatch
 __all__ = ["RESULTS_MOUNT", "SUITE_MOUNT", "EndedBy", "PairOutcome", "run_pair", "sweep"]
 
 POLL_S: Final = 0.2
-GRACE_S: Final = 10.0  # for the evaluator to finish after the submission died
+GRACE_S: Final = 10.0  # for the evaluator to notice that the submission died; WRITING_S once it is scoring
 WRITING_S: Final = 60.0  # beyond the evaluator's own deadline, for scoring and writing
 REMOVE_ATTEMPTS: Final = 5
 EVALUATOR_OUTPUT_BYTES: Final = 32 * MIB
 STDERR_TAIL_LINES: Final = 40
+_QUOTED: Final = re.compile(r"\\*\"(?:[^\"\\]|\\.)*\"")
 _LOG = logging.getLogger(__name__)
 
 
@@ -109,7 +113,7 @@ def run_pair(
                 submission_id=pair.submission.id,
             )
             if pair.start_evaluator(options):
-                pair.listen(on_evaluator_line, bytes_max=EVALUATOR_OUTPUT_BYTES, stderr=False)
+                pair.listen(pair.noting(on_evaluator_line), bytes_max=EVALUATOR_OUTPUT_BYTES, stderr=False)
                 pair.listen(pair.keep_stderr, bytes_max=EVALUATOR_OUTPUT_BYTES, stdout=False)
             ended_by = pair.wait(limits.start_s + limits.evaluate_s + WRITING_S)
             return pair.finish(ended_by)
@@ -146,6 +150,7 @@ class _Pair:
         self._pumps: list[LinePump] = []
         self._oom: OomWatch | None = None
         self._stderr_tail: list[str] = []
+        self._is_scoring = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -155,10 +160,13 @@ class _Pair:
             _LOG.error("%s", error)
 
     def start_submission(self, image: str, limits: Limits, labels: Mapping[str, str], port: int) -> None:
-        """Raises SubmissionFault when the image's command cannot be started."""
+        """Raises SubmissionFault when the image's command cannot be started, or its settings are impossible."""
         config = self._client.images.get(image).attrs.get("Config") or {}
         options = submission_options(image, volumes=volume_paths(config), limits=limits, labels=labels, port=port)
-        submission = self._create(options)
+        try:
+            submission = self._create(options)
+        except docker.errors.APIError as error:
+            raise _create_fault(error) from error
         self._oom = OomWatch(self._client, [submission.id])
         try:
             submission.start()
@@ -197,7 +205,8 @@ class _Pair:
             now = time.monotonic()
             if died_at is None and not _state(submission)["Running"]:
                 died_at = now
-            if died_at is not None and (status == "created" or now > died_at + GRACE_S):
+            grace_s = WRITING_S if self._is_scoring.is_set() else GRACE_S
+            if died_at is not None and (status == "created" or now > died_at + grace_s):
                 return EndedBy.SUBMISSION
             if now > deadline:
                 return EndedBy.DEADLINE
@@ -234,6 +243,16 @@ class _Pair:
         self._containers.append(container)
         return container
 
+    def noting(self, callback: Callable[[str], None]) -> Callable[[str], None]:
+        """The callback, behind a look at whether the evaluator says that it has every answer."""
+
+        def note(line: str) -> None:
+            if _is_scoring(line):
+                self._is_scoring.set()
+            callback(line)
+
+        return note
+
     def keep_stderr(self, line: str) -> None:
         """Remember the evaluator's last words."""
         self._stderr_tail = [*self._stderr_tail[1 - STDERR_TAIL_LINES :], line]
@@ -257,6 +276,14 @@ class _Pair:
             pump.finish()
         self._pumps = []
         return errors
+
+
+def _is_scoring(line: str) -> bool:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(event, dict) and event.get("event") == "stage" and event.get("stage") == "scoring"
 
 
 def _state(container: Any) -> dict[str, Any]:
@@ -289,11 +316,24 @@ def _remove(container: Any) -> str | None:
     return f"Container {container.id[:12]} could not be removed: {problem}"
 
 
+def _create_fault(error: docker.errors.APIError) -> SubmissionFault | InfraFault:
+    """What the engine refuses before anything runs: the options are ours and tried, so what varies is the image."""
+    explanation = str(error.explanation)
+    about_folder = any(text in explanation.lower() for text in ("not a directory", "mkdir", "working directory"))
+    if not is_disk_full(explanation) and (error.status_code == 400 or (error.status_code == 500 and about_folder)):
+        return SubmissionFault(
+            Reason.IMAGE_REJECTED,
+            f"The engine makes no container of the image; see its WORKDIR and VOLUME lines: {explanation[-300:]}",
+        )
+    return InfraFault(f"The submission's container cannot be made: {explanation[:300]}")
+
+
 def _start_fault(explanation: str) -> SubmissionFault | InfraFault:
     """The runtime's complaint about the image's command is the submission's; about devices or the host, ours."""
     low = explanation.lower()
     about_image = "oci runtime create failed" in low or "failed to create shim task" in low
-    about_host = any(word in low for word in ("nvidia", "nvml", "cgroup", "seccomp", "device", "no space"))
+    own_words = _QUOTED.sub("", low)  # without the paths and commands of the image
+    about_host = any(word in own_words for word in ("nvidia", "nvml", "cgroup", "seccomp", "device", "no space"))
     if about_image and not about_host:
         return SubmissionFault(Reason.CRASHED, f"The server's command cannot be started: {explanation[-300:]}")
     return InfraFault(f"The submission's container cannot start: {explanation[:300]}")

@@ -15,7 +15,7 @@ from tiltyard_sandbox.decide import ReportedFailure, decide
 from tiltyard_sandbox.limits import MIB
 from tiltyard_sandbox.pair import EndedBy, sweep
 from tiltyard_sandbox.results import read_results
-from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason
+from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -105,6 +105,38 @@ def test_a_command_that_does_not_exist_is_the_submissions_fault(runner: Runner, 
     outcome = runner(build("", dockerfile), GIVE_UP)
     assert decide(outcome, STARTUP).reason is Reason.CRASHED
     assert outcome.submission_exit == 127
+
+
+@pytest.mark.parametrize("folder", ["/server.py", "/server.py/device"])
+def test_a_working_directory_that_cannot_be_is_the_submissions_fault(
+    runner: Runner, build: Build, client: docker.DockerClient, folder: str
+) -> None:
+    """As in a saved image: a build would not let it through."""
+    container = client.containers.create(build(""), labels=runner.labels)
+    image = container.commit(conf={"WorkingDir": folder})
+    container.remove()
+    try:
+        with pytest.raises(SubmissionFault) as caught:
+            runner(image.id, GIVE_UP)
+    finally:
+        client.images.remove(image.id)
+    assert caught.value.reason is Reason.IMAGE_REJECTED
+
+
+SCORE = """
+import time
+print('{"event": "stage", "stage": "STAGE"}', flush=True)
+time.sleep(5)
+"""
+
+
+@pytest.mark.parametrize(("stage", "ended_by"), [("scoring", EndedBy.EVALUATOR), ("asking", EndedBy.SUBMISSION)])
+def test_a_server_may_exit_while_its_answers_are_scored(
+    runner: Runner, build: Build, stage: str, ended_by: EndedBy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiltyard_sandbox.pair.GRACE_S", 1.0)
+    server = build("import time; print('answered', flush=True); time.sleep(2)")
+    assert runner(server, SCORE.replace("STAGE", stage)).ended_by is ended_by
 
 
 def test_the_deadline_ends_both(runner: Runner, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
