@@ -1,8 +1,8 @@
 """Train this submission's adapter on fresh questions of the open suite's kind.
 
-    python -m tiltyard_eval generate --suite-recipe competitions/demo/suites/open.recipe.yaml \
-        --exclude competitions/demo/suites/open --seed 7 --count 60000 --out fresh.jsonl
-    python baselines/submissions/lora/train.py --data fresh.jsonl --base-model baselines/squire
+    python -m tiltyard_eval generate --mix baselines/submissions/lora/mix.yaml \
+        --exclude competitions/demo/suites/open --seed 7 --count 170000 --out var/fresh.jsonl
+    python baselines/submissions/lora/train.py --data var/fresh.jsonl --base-model baselines/squire
 """
 
 import argparse
