@@ -7,8 +7,12 @@ as_postgres() { setpriv --reuid postgres --regid postgres --clear-groups "$@"; }
 
 if [ ! -s "$data/PG_VERSION" ]; then
     install -d -o postgres -g postgres -m 0700 "$data"
+    password_file=$(mktemp)
+    printf '%s' "$POSTGRES_PASSWORD" >"$password_file"
+    chown postgres "$password_file"
     as_postgres "$bin/initdb" --pgdata "$data" --username "$POSTGRES_USER" --auth scram-sha-256 \
-        --pwfile <(printf '%s' "$POSTGRES_PASSWORD") --encoding UTF8 --locale C.UTF-8
+        --pwfile "$password_file" --encoding UTF8 --locale C.UTF-8
+    rm "$password_file"
     echo "host all all all scram-sha-256" >>"$data/pg_hba.conf"
     as_postgres "$bin/postgres" --single -D "$data" postgres <<<"CREATE DATABASE \"$POSTGRES_DB\"" >/dev/null
 fi
