@@ -113,6 +113,8 @@ class MemberIterator:
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         while (member := self._archive.next()) is not None:
+            if not getattr(member, "is_checked", False):
+                raise RuntimeError("This Python's tarfile reads headers past strict_tar.py; no archive can be trusted.")
             # tarfile keeps every member and every global header: a long archive would fill the memory.
             self._archive.members = []  # type: ignore[attr-defined]
             self._archive.pax_headers = {}

@@ -9,7 +9,8 @@ Format".
 import re
 import tarfile
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, Self, cast
 
 from tiltyard_sandbox.verdicts import Reason, SubmissionFault
 
@@ -44,16 +45,32 @@ def strict_headers(expect_body: Callable[[Callable[[bytes], None]], None]) -> ty
     class StrictTarInfo(tarfile.TarInfo):
         """One header, checked before it is understood."""
 
+        is_checked = False
+
         @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "StrictTarInfo":
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
             """As TarInfo's, but a header that is no header is an error, not the archive's end."""
+            read = super().frombuf
+            if hasattr(tarfile.TarInfo, "_frombuf"):
+                return read(buf, encoding, errors)  # comes to ours below
+            return cls._checked(buf, partial(read, buf, encoding, errors))
+
+        @classmethod
+        def _frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str, **options: bool) -> Self:
+            # Python with its security updates of 2026 reads headers through this method instead, around frombuf.
+            read = super()._frombuf  # type: ignore[misc]
+            return cls._checked(buf, partial(read, buf, encoding, errors, **options))
+
+        @classmethod
+        def _checked(cls, buf: bytes | bytearray, read: Callable[[], tarfile.TarInfo]) -> Self:
             _check_header(bytes(buf))
             try:
-                found = super().frombuf(buf, encoding, errors)
+                found = cast(Self, read())
             except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
                 raise
             except tarfile.HeaderError as error:
                 raise _damaged(str(error)) from None
+            found.is_checked = True
             if found.type == _PAX or found.type in _LONG:
                 if found.type in before or (before and _PAX in {found.type, *before}):
                     raise _damaged("several headers describe one member")
