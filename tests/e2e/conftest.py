@@ -47,6 +47,7 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
     with ExitStack() as stack:
         redis_url = stack.enter_context(private_redis())
         here = place.prepare(tmp_path_factory.mktemp("stack"))
+        stack.enter_context(here.listener)
         # A database of Redis for these processes alone, whoever else uses the server.
         here.environment["TILTYARD_REDIS_URL"] = redis_url.rpartition("/")[0] + "/3"
         here.environment["TILTYARD_DATABASE_URL"] = f"sqlite:///{here.data_dir}/tiltyard.sqlite3"
@@ -55,7 +56,7 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
                 [sys.executable, REPOSITORY_DIR / "manage.py", *command], env=os.environ | here.environment, check=True
             )
         commands = {
-            "web": processes.web_command(here.port),
+            "web": processes.web_command(here),
             "worker": processes.worker_command("cpu"),
             "maintenance": processes.maintenance_command(here.data_dir),
         }

@@ -1,5 +1,6 @@
 """Where the demo lives: its directory, its address, its secrets. Needs no Django, whose settings follow from it."""
 
+import errno
 import json
 import os
 import secrets
@@ -17,13 +18,13 @@ class DemoPlace:
     """What every process of the demo agrees on."""
 
     data_dir: Path
-    port: int
+    listener: socket.socket  # held from the start, so that nobody takes the port while images are made
     passwords: dict[str, str]
     environment: dict[str, str]
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
     @property
     def log_dir(self) -> Path:
@@ -35,15 +36,15 @@ def prepare(data_dir: Path) -> DemoPlace:
     data_dir = data_dir.resolve()
     (data_dir / "log").mkdir(parents=True, exist_ok=True)
     kept = _kept_secrets(data_dir / "demo-secrets.json")
-    port = free_port()
+    listener = _listener()
     environment = {
         "DJANGO_SETTINGS_MODULE": "tiltyard.settings",
         "PYTHONUNBUFFERED": "1",
         "TILTYARD_DATA_DIR": str(data_dir),
         "TILTYARD_SECRET_KEY": kept["secret_key"],
-        "TILTYARD_SITE_URL": f"http://127.0.0.1:{port}",
+        "TILTYARD_SITE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
     }
-    return DemoPlace(data_dir, port, {name: kept[name] for name in USERS}, environment)
+    return DemoPlace(data_dir, listener, {name: kept[name] for name in USERS}, environment)
 
 
 def _kept_secrets(path: Path) -> dict[str, str]:
@@ -55,14 +56,12 @@ def _kept_secrets(path: Path) -> dict[str, str]:
     return dict(json.loads(path.read_text()))
 
 
-def free_port() -> int:
-    """The first port from 8000 on that is free on the loopback interface."""
+def _listener() -> socket.socket:
+    """Listen on the first port from 8000 on that is free on the loopback interface."""
     for port in _PORTS:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
     raise SystemExit(f"None of the ports {_PORTS.start} to {_PORTS.stop - 1} is free.")

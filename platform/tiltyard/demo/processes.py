@@ -51,11 +51,11 @@ class Running:
                 self.process.wait(wait_s)
 
 
-def web_command(port: int) -> list[str]:
-    """The web server, loopback only."""
+def web_command(place: DemoPlace) -> list[str]:
+    """The web server, on the socket that it inherits."""
     command = [sys.executable, "-m", "gunicorn", "tiltyard.asgi:application", "-k", "uvicorn_worker.UvicornWorker"]
     # A live page keeps its connection open, which a graceful end would wait for.
-    return [*command, "--bind", f"127.0.0.1:{port}", "--workers", "2", "--graceful-timeout", "3"]
+    return [*command, "--bind", f"fd://{place.listener.fileno()}", "--workers", "2", "--graceful-timeout", "3"]
 
 
 def worker_command(queue: str) -> list[str]:
@@ -85,6 +85,7 @@ def started(place: DemoPlace, name: str, command: list[str]) -> Iterator[Running
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=os.environ | place.environment,
+            pass_fds=[place.listener.fileno()] if name == "web" else [],
         )
     running = Running(name, process, log_path)
     try:

@@ -78,7 +78,7 @@ def _make_base_images() -> None:
 def _start(stack: contextlib.ExitStack, place: DemoPlace, competition: Competition) -> list[processes.Running]:
     queue = competition.tracks.order_by("order").get(needs_gpu=False).queue
     commands = {
-        "web": processes.web_command(place.port),
+        "web": processes.web_command(place),
         "worker": processes.worker_command(queue),
         "maintenance": processes.maintenance_command(place.data_dir),
     }

@@ -1,7 +1,9 @@
 """What `make demo` does, stage by stage; the whole of it runs in `make demo DEMO=once`."""
 
+import contextlib
 import stat
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from tiltyard.leaderboards.ranking import ranking_basis
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
 
+Prepare = Callable[[Path], place.DemoPlace]
 PASSWORDS = {"organiser": "a-password-for-tests", "demo": "another-for-tests"}
 
 
@@ -123,18 +126,31 @@ def test_board_is_shown_as_aligned_text(organiser: User, competition: Competitio
     assert row.split()[:5] == ["–", "lora", "organiser", "51.2", "[40.0,"]
 
 
-def test_secrets_are_drawn_once_and_only_this_account_reads_them(tmp_path: Path) -> None:
-    first = place.prepare(tmp_path)
-    second = place.prepare(tmp_path)
+@pytest.fixture
+def prepare() -> Iterator[Prepare]:
+    """As place.prepare; the ports are given back after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def prepare(data_dir: Path) -> place.DemoPlace:
+            here = place.prepare(data_dir)
+            stack.enter_context(here.listener)
+            return here
+
+        yield prepare
+
+
+def test_secrets_are_drawn_once_and_only_this_account_reads_them(tmp_path: Path, prepare: Prepare) -> None:
+    first = prepare(tmp_path)
+    second = prepare(tmp_path)
     assert first.passwords == second.passwords
     assert first.environment["TILTYARD_SECRET_KEY"] == second.environment["TILTYARD_SECRET_KEY"]
     assert len(first.environment["TILTYARD_SECRET_KEY"]) >= 40
     assert stat.S_IMODE((tmp_path / "demo-secrets.json").stat().st_mode) == 0o600
-    assert place.prepare(tmp_path / "another").passwords != first.passwords
+    assert prepare(tmp_path / "another").passwords != first.passwords
 
 
-def test_process_that_ends_by_itself_is_reported_with_its_log(tmp_path: Path) -> None:
-    here = place.prepare(tmp_path)
+def test_process_that_ends_by_itself_is_reported_with_its_log(tmp_path: Path, prepare: Prepare) -> None:
+    here = prepare(tmp_path)
     command = [sys.executable, "-c", "raise SystemExit('no database')"]
     with processes.started(here, "web", command) as running:
         running.process.wait(30)
@@ -142,8 +158,13 @@ def test_process_that_ends_by_itself_is_reported_with_its_log(tmp_path: Path) ->
             running.check()
 
 
-def test_process_is_ended_with_the_demo(tmp_path: Path) -> None:
-    here = place.prepare(tmp_path)
+def test_process_is_ended_with_the_demo(tmp_path: Path, prepare: Prepare) -> None:
+    here = prepare(tmp_path)
     with processes.started(here, "worker", [sys.executable, "-c", "import time; time.sleep(600)"]) as running:
         running.check()
     assert running.process.poll() is not None
+
+
+def test_port_is_held_from_the_start(tmp_path: Path, prepare: Prepare) -> None:
+    first, second = prepare(tmp_path / "a"), prepare(tmp_path / "b")
+    assert first.address != second.address
