@@ -1,0 +1,203 @@
+"""Attention within the documents of a packed sequence, from `cu_seqlens`: causal, GQA, forward and backward.
+
+No mask is built, and lengths that change from batch to batch neither compile anything nor wait for the GPU. Results are
+the same in every run. See `device.attention` for how.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from tiltyard_kernels.gemm.execute import runs_in_triton
+from tiltyard_kernels.gemm.operands import gpu_of
+
+HEAD_SIZE_MAX = 256
+
+
+def packed_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor, *, scale: float | None = None
+) -> torch.Tensor:
+    """softmax(scale · q · kᵀ) · v, causal within each document: (T, H, size), differentiable in q, k, v.
+
+    q (T, H, size); k and v (T, H_kv, size), H a multiple of H_kv; size up to 256; cu_seqlens (D + 1,) integers, rising
+    from 0 to T, on the same device, not checked there. The scale is 1 / √size unless given.
+    """
+    _check(q, k, v, cu_seqlens)
+    chosen = 1 / math.sqrt(q.shape[2]) if scale is None else scale
+    o, _lse = torch.ops.tiltyard.packed_attention(q, k, v, cu_seqlens, chosen)
+    made: torch.Tensor = o
+    return made
+
+
+def packed_attention_reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor, *, scale: float
+) -> torch.Tensor:
+    """The same in plain PyTorch, document by document, differentiable."""
+    group = q.shape[1] // k.shape[1]
+    made = []
+    bounds = cu_seqlens.tolist()
+    for begin, end in pairwise(bounds):
+        scores = torch.einsum("thd,shd->hts", q[begin:end], k[begin:end].repeat_interleave(group, 1)) * scale
+        seen = torch.ones(end - begin, end - begin, dtype=torch.bool, device=q.device).tril()
+        p = scores.masked_fill(~seen, -math.inf).softmax(2)
+        made.append(torch.einsum("hts,shd->thd", p, v[begin:end].repeat_interleave(group, 1)))
+    return torch.cat(made) if made else torch.zeros_like(q)
+
+
+def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor) -> None:
+    if q.dim() != 3 or k.dim() != 3 or k.shape != v.shape or (q.shape[0], q.shape[2]) != (k.shape[0], k.shape[2]):
+        raise ValueError(
+            f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} must be (T, H, size), (T, H_kv, size) twice"
+        )
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads evenly")
+    if not 1 <= q.shape[2] <= HEAD_SIZE_MAX:
+        raise ValueError(f"heads are of size {q.shape[2]}; the largest is {HEAD_SIZE_MAX}")
+    if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
+        raise ValueError(f"cu_seqlens is {tuple(cu_seqlens.shape)} of {cu_seqlens.dtype}; it must be (D + 1,) integers")
+    if cu_seqlens.device != q.device:
+        raise ValueError(f"cu_seqlens is on {cu_seqlens.device}, but q on {q.device}")
+
+
+def _blocks(size: int, *, is_backward: bool, on_cpu: bool) -> tuple[int, int, int, int]:
+    """Rows and columns of a tile, warps and stages, for heads of `size`; read off the compiler for no spills."""
+    if on_cpu:
+        return 32, 16, 4, 1
+    if size <= 64:
+        return (64, 64, 4, 2) if is_backward else (128, 64, 4, 3)
+    if size <= 128:
+        return (64, 64, 8, 2) if is_backward else (128, 64, 8, 2)
+    return (32, 32, 4, 1) if is_backward else (64, 32, 8, 2)
+
+
+def _table(starts: torch.Tensor, tokens: int, block: int) -> torch.Tensor:
+    """(tiles, 3) int32, for at most as many tiles as there can be: one a whole block, and one more a document."""
+    from tiltyard_kernels.device.attention import tile_table_kernel  # noqa: PLC0415  # only where Triton is there
+
+    documents = starts.numel() - 1
+    tiles = max(1, tokens // block + documents)
+    table = torch.empty(tiles, 3, dtype=torch.int32, device=starts.device)
+    tile_table_kernel[(tiles,)](starts, table, documents, BM=block, num_warps=1)
+    return table
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """x with the numbers of a head, and the heads of a row, end to end."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+
+
+_LIBRARY: Any = torch.library.Library("tiltyard", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("packed_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, float scale) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "packed_attention_backward(Tensor do, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor cu_seqlens, "
+    "float scale) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens, heads, size = q.shape
+    lse = torch.empty(heads, tokens, dtype=torch.float32, device=q.device)
+    if not _in_triton(q):
+        return packed_attention_reference(q, k, v, cu_seqlens, scale=scale).contiguous(), lse
+    from tiltyard_kernels.device.attention import attention_forward_kernel  # noqa: PLC0415  # only where Triton is
+
+    q, k, v = _rows(q), _rows(k), _rows(v)
+    o = torch.empty(tokens, heads, size, dtype=q.dtype, device=q.device)
+    bm, bn, warps, stages = _blocks(size, is_backward=False, on_cpu=gpu_of(q.device) is None)
+    table = _table(cu_seqlens, tokens, bm)
+    attention_forward_kernel[(table.shape[0], heads)](
+        q, k, v, o, lse, table, q.stride(0), k.stride(0), v.stride(0), tokens, heads, scale / math.log(2),
+        **_constants(q, k, bm, bn), num_warps=warps, num_stages=stages,
+    )  # fmt: skip
+    return o, lse
+
+
+def _constants(q: torch.Tensor, k: torch.Tensor, bm: int, bn: int) -> dict[str, Any]:
+    size = q.shape[2]
+    return {
+        "GROUP": q.shape[1] // k.shape[1],
+        "SIZE": size,
+        "BLOCK": max(16, 1 << (size - 1).bit_length()),
+        "BM": bm,
+        "BN": bn,
+        "PRECISION": "ieee" if q.dtype == torch.float32 else None,
+    }
+
+
+def _in_triton(q: torch.Tensor) -> bool:
+    return q.numel() > 0 and q.dtype != torch.float64 and runs_in_triton(q)
+
+
+def _backward(  # noqa: PLR0917  # the operator's schema
+    do: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if not _in_triton(q):
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+            out = packed_attention_reference(leaves[0], leaves[1], leaves[2], cu_seqlens, scale=scale)
+            made = torch.autograd.grad(out, leaves, do)
+        return made[0], made[1], made[2]
+    from tiltyard_kernels.device import attention as device  # noqa: PLC0415  # only where Triton is there
+
+    q, k, v, do = _rows(q), _rows(k), _rows(v), do.contiguous()
+    tokens, heads, size = q.shape
+    delta = torch.empty_like(lse)
+    block = max(16, 1 << (size - 1).bit_length())
+    device.attention_delta_kernel[(tokens, heads)](o, do, delta, tokens, heads, SIZE=size, BLOCK=block, num_warps=1)
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    bm, bn, warps, stages = _blocks(size, is_backward=True, on_cpu=gpu_of(q.device) is None)
+    shared = (q.stride(0), k.stride(0), v.stride(0), tokens, heads, scale / math.log(2), scale)
+    options: dict[str, Any] = {**_constants(q, k, bm, bn), "num_warps": warps, "num_stages": stages}
+    table = _table(cu_seqlens, tokens, bn)
+    # Beside dk and dv in registers there is room for fewer rows at a time.
+    few = {**options, "BM": bm // 2 if size <= 128 else bm}
+    device.attention_key_gradient_kernel[(table.shape[0], k.shape[1])](
+        q, k, v, do, lse, delta, dk, dv, table, *shared, **few
+    )
+    table = _table(cu_seqlens, tokens, bm)
+    device.attention_query_gradient_kernel[(table.shape[0], heads)](
+        q, k, v, do, lse, delta, dq, table, *shared, **options
+    )
+    return dq, dk, dv
+
+
+_LIBRARY.impl("packed_attention", _forward, "CompositeExplicitAutograd")
+_LIBRARY.impl("packed_attention_backward", _backward, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("tiltyard::packed_attention", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _(q: torch.Tensor, *_others: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
+
+
+@torch.library.register_fake("tiltyard::packed_attention_backward", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _(
+    _do: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_others: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    q, k, v, cu_seqlens, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens)
+
+
+def _gradient(ctx: Any, do: torch.Tensor, _dlse: Any) -> tuple[torch.Tensor | None, ...]:
+    q, k, v, o, lse, cu_seqlens = ctx.saved_tensors
+    return *torch.ops.tiltyard.packed_attention_backward(do, q, k, v, o, lse, cu_seqlens, ctx.scale), None, None
+
+
+torch.library.register_autograd("tiltyard::packed_attention", _gradient, setup_context=_keep, lib=_LIBRARY)

@@ -1,0 +1,133 @@
+"""The two projections around attention: norm → QKV → RoPE before it, output → residual → statistic after.
+
+The attention between them is the caller's. Backward of RoPE: a rotation keeps lengths, so Σ z·dz = Σ y·dy over what was
+saved, and dz is dy rotated back.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from tiltyard_kernels.blocks import programs
+from tiltyard_kernels.blocks.mlp import norm_linear_backward
+from tiltyard_kernels.epilogue import Epilogue
+from tiltyard_kernels.gemm import gemm, matmul
+
+
+def qkv_projection(
+    h: torch.Tensor,
+    rstd: torch.Tensor,
+    weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    rotated: int,
+) -> torch.Tensor:
+    """norm(h) · weightᵀ with RoPE on its first `rotated` columns (queries, then keys): (M, N).
+
+    h (M, D) and its rstd (M,); weight (N, D), with the norm's weight folded in and the rows of each query and key head
+    paired (`layouts.pair_rotary`); cos and sin (M, head_dim / 2), of each token's position. Differentiable in h (the
+    statistic included) and weight.
+    """
+    _check_rotary(weight, cos, sin, rotated)
+    y: torch.Tensor = _QkvProjection.apply(h, rstd, weight, cos, sin, rotated)  # type: ignore[no-untyped-call]
+    return y
+
+
+def qkv_projection_reference(
+    h: torch.Tensor,
+    rstd: torch.Tensor,
+    weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    rotated: int,
+) -> torch.Tensor:
+    """The same in plain PyTorch, differentiable through rstd as well if it is."""
+    return rotate((h * rstd[:, None].to(h.dtype)) @ weight.t(), cos, sin, rotated)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rotated: int) -> torch.Tensor:
+    """RoPE over neighbouring pairs of the first `rotated` columns of x (M, N)."""
+    half = cos.shape[1]
+    paired = x[:, :rotated].reshape(x.shape[0], -1, half, 2)
+    c, s = cos[:, None, :].to(x.dtype), sin[:, None, :].to(x.dtype)
+    even, odd = paired[..., 0], paired[..., 1]
+    turned = torch.stack((even * c - odd * s, even * s + odd * c), dim=-1).reshape(x.shape[0], rotated)
+    return torch.cat((turned, x[:, rotated:]), dim=1)
+
+
+def _check_rotary(weight: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rotated: int) -> None:
+    head_dim = 2 * cos.shape[1]
+    if cos.shape != sin.shape:
+        raise ValueError(f"cos {tuple(cos.shape)} and sin {tuple(sin.shape)} differ in shape")
+    if not 0 <= rotated <= weight.shape[0] or rotated % head_dim or weight.shape[0] % head_dim:
+        raise ValueError(
+            f"rotated is {rotated} of {weight.shape[0]} columns; both must be whole heads of {head_dim}, as of cos"
+        )
+
+
+@cache
+def _rotary(head_dim: int) -> Epilogue:
+    return programs.rotary(head_dim)
+
+
+class _QkvProjection(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917  # autograd passes them by position
+        ctx: Any,
+        h: torch.Tensor,
+        rstd: torch.Tensor,
+        weight: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        rotated: int,
+    ) -> torch.Tensor:
+        program = _rotary(2 * cos.shape[1])
+        y = gemm(h, weight.t(), program, rstd=rstd, cos=cos, sin=sin, rotated=float(rotated))["out"]
+        ctx.rotated = rotated
+        ctx.save_for_backward(h, rstd, weight, cos, sin, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        h, rstd, weight, cos, sin, y = ctx.saved_tensors
+        dot = (y.to(rstd.dtype) * dy.to(rstd.dtype)).sum(1)
+        dz = rotate(dy, cos, -sin, ctx.rotated)
+        dh, dweight = norm_linear_backward(
+            dz, weight, h=h, dy=torch.zeros_like(h), rstd=rstd, dot=dot, needs_weight=ctx.needs_input_grad[2]
+        )
+        return dh, None, dweight, None, None, None
+
+
+def output_projection(
+    o: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor, *, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """residual + o · weightᵀ, and its rstd (M,) for the next norm. Differentiable in all three tensors.
+
+    o (M, K), weight (D, K), residual (M, D). As in `mlp`, the statistic carries no gradient.
+    """
+    y, squares = _OutputProjection.apply(o, weight, residual)  # type: ignore[no-untyped-call]
+    return y, torch.rsqrt(squares / weight.shape[0] + eps)
+
+
+class _OutputProjection(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, o: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        results = gemm(o, weight.t(), programs.residual_norm, residual=residual)
+        ctx.save_for_backward(o, weight)
+        ctx.mark_non_differentiable(results["squares"])
+        return results["out"], results["squares"]
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor, _dsquares: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        o, weight = ctx.saved_tensors
+        dy = dy.contiguous()
+        do = matmul(dy, weight) if ctx.needs_input_grad[0] else None
+        dweight = matmul(dy.t(), o) if ctx.needs_input_grad[1] else None
+        return do, dweight, dy

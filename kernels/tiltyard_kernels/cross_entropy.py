@@ -1,0 +1,297 @@
+"""LM head and cross-entropy without the logits of a whole batch.
+
+Rows go in chunks whose logits fit in `CHUNK_BYTES`. For a chunk, one GEMM makes the logits, and its epilogue their
+log-sum-exp, the label's logit and the row's sum; one pass turns the logits into their gradient in place; a second GEMM
+makes dx and, if the head is trained, a third accumulates dW. So the forward does the backward's work too, three
+products in all (two with a frozen head), and the backward only scales what is there. Without gradients the logits are
+never written: the epilogue's reductions are all.
+
+After Liger's fused linear cross-entropy (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). The z-loss is
+PaLM's (arXiv 2204.02311), the soft cap Gemma 2's (arXiv 2408.00118).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from tiltyard_kernels.epilogue import (
+    Epilogue,
+    Value,
+    cast,
+    column_index,
+    epilogue,
+    per_row,
+    row_logsumexp,
+    row_sum,
+    scalar,
+    store,
+    tanh,
+    tile,
+    where,
+)
+from tiltyard_kernels.gemm import gemm
+from tiltyard_kernels.gemm.execute import runs_in_triton
+
+CHUNK_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """loss () float32, differentiable; for every row, float32 without gradient: logprobs of the labels (0 where
+    ignored), and entropy of the prediction (None unless gradients were needed, when it costs nothing)."""
+
+    loss: torch.Tensor
+    logprobs: torch.Tensor
+    entropy: torch.Tensor | None
+
+
+def linear_cross_entropy(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    reduction: str = "mean",
+) -> HeadLoss:
+    """Cross-entropy of softmax(x · weightᵀ) with `labels`, as `torch.nn.functional.cross_entropy` defines it.
+
+    x (T, H) and weight (V, H) of one dtype; labels (T,) integers in [0, V) or `ignore_index`. `z_loss` adds
+    z_loss · logsumexp² to each row; `softcap` bounds logits by cap · tanh(logit / cap). The mean is over rows that are
+    not ignored, and 0 if there are none. Differentiable in x and, unless frozen, weight; dW is accumulated over the
+    chunks in weight's dtype, and the backward multiplies finished gradients by the loss's own: one more rounding each,
+    unless that is a power of two.
+    """
+    _check(x, weight, labels, ignore_index, label_smoothing, softcap, reduction)
+    with_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    loss, logprobs, entropy, _dx, _dw = _head_loss(
+        x,
+        weight,
+        labels,
+        ignore_index,
+        label_smoothing,
+        z_loss,
+        softcap or 0.0,
+        reduction == "mean",
+        with_gradient,
+        with_gradient and weight.requires_grad,
+    )
+    return HeadLoss(loss, logprobs, entropy if with_gradient else None)
+
+
+def linear_cross_entropy_reference(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """The loss in plain PyTorch, differentiable."""
+    logits = x @ weight.t()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    rows = torch.nn.functional.cross_entropy(
+        logits, labels, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
+    )
+    is_valid = labels != ignore_index
+    total = (rows + z_loss * logits.logsumexp(1).square() * is_valid).sum()
+    return total / is_valid.sum().clamp_min(1) if reduction == "mean" else total
+
+
+def _check(  # noqa: PLR0917  # the public function's arguments
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    softcap: float | None,
+    reduction: str,
+) -> None:
+    if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(f"x {tuple(x.shape)} and weight {tuple(weight.shape)} must be (T, H) and (V, H)")
+    if labels.shape != x.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"labels are {tuple(labels.shape)} of {labels.dtype}; they must be ({x.shape[0]},) integers")
+    if 0 <= ignore_index < weight.shape[0]:
+        raise ValueError(f"ignore_index {ignore_index} is also a token; choose a negative one")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
+    if softcap is not None and softcap <= 0:
+        raise ValueError(f"softcap is {softcap}; it must be above 0")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}; it must be mean or sum")
+
+
+@cache
+def _program(*, is_capped: bool, kept: torch.dtype | None) -> Epilogue:
+    """Logits' reductions, and the logits themselves, in the dtype `kept`, where a gradient is made of them.
+
+    The reductions are then over the rounded logits: a softmax of rounded logits by the sum of unrounded ones does not
+    add up to 1, which cost 15 % more error in the gradients.
+    """
+
+    def reductions(exact: Value, label: Value) -> dict[str, Value]:
+        logits = cast(exact, kept) if kept in (torch.float16, torch.bfloat16) else exact
+        picked = where(column_index(logits) == label, logits, 0.0)
+        found = {"lse": logits, "picked": picked, "total": logits}
+        return found | ({"logits": logits} if kept is not None else {})
+
+    def head(acc: Value, label: Value) -> Mapping[str, Value]:
+        return reductions(acc, label)
+
+    def capped_head(acc: Value, label: Value, cap: Value) -> Mapping[str, Value]:
+        return reductions(cap * tanh(acc / cap), label)
+
+    loads = {"label": per_row(integer=True)} | ({"cap": scalar()} if is_capped else {})
+    stores = {"lse": row_logsumexp(), "picked": row_sum(), "total": row_sum()}
+    stores |= {"logits": store(dtype=kept)} if kept is not None else {}
+    return epilogue(loads=loads, stores=stores)(capped_head if is_capped else head)
+
+
+# Registered now, and not under torch.compile's tracing.
+for _is_capped in (False, True):
+    for _kept in (None, torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        _program(is_capped=_is_capped, kept=_kept)
+
+
+@epilogue(loads={"share": per_row()}, stores={"out": store()})
+def _scaled(acc: Value, share: Value) -> Mapping[str, Value]:
+    return {"out": acc * share}
+
+
+@epilogue(loads={"before": tile(), "share": per_row()}, stores={"out": store()})
+def _accumulated(acc: Value, before: Value, share: Value) -> Mapping[str, Value]:
+    return {"out": before + acc * share}
+
+
+@torch.library.custom_op("tiltyard::head_loss", mutates_args=())
+def _head_loss(  # noqa: PLR0917  # a torch operator's schema
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_index: int,
+    smoothing: float,
+    z_loss: float,
+    cap: float,
+    is_mean: bool,
+    with_gradient: bool,
+    trains_weight: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(loss, logprobs, entropy, dx, dw); the last three empty where they are not asked for."""
+    x = x.contiguous()
+    rows, vocabulary = x.shape[0], weight.shape[0]
+    is_valid = labels != ignore_index
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    counted = is_valid.to(wide)
+    share = 1 / counted.sum().clamp_min(1) if is_mean else torch.ones((), dtype=wide, device=x.device)
+    # The gradient of the logits is stored as p − onehot, and the mean's share applied to the products' accumulators: in
+    # float16, p divided by thousands of rows would be lost.
+    x_share, w_share = share.expand(rows).contiguous(), share.expand(vocabulary).contiguous()
+    program = _program(is_capped=cap > 0, kept=x.dtype if with_gradient else None)
+    capped: dict[str, Any] = {"cap": cap} if cap > 0 else {}
+    dx = torch.empty_like(x) if with_gradient else x.new_empty(0)
+    dw = torch.empty_like(weight) if trains_weight else x.new_empty(0)
+    losses, logprobs = x.new_zeros(rows, dtype=wide), x.new_zeros(rows, dtype=wide)
+    entropy = x.new_zeros(rows if with_gradient else 0, dtype=wide)
+    size = max(1, CHUNK_BYTES // max(1, vocabulary * x.element_size())) if with_gradient else max(1, rows)
+    size = size // 128 * 128 or size
+    for start in range(0, rows, size):
+        chunk = slice(start, min(start + size, rows))
+        made = gemm(x[chunk], weight.t(), program, label=labels[chunk], **capped)
+        lse, picked = made["lse"], made["picked"]
+        target = (1 - smoothing) * picked + smoothing / vocabulary * made["total"]
+        losses[chunk] = (lse - target + z_loss * lse.square()) * counted[chunk] * share
+        logprobs[chunk] = torch.where(is_valid[chunk], picked - lse, 0)
+        if with_gradient:
+            entropy[chunk] = _to_gradient(made["logits"], labels[chunk], lse, counted[chunk], smoothing, z_loss, cap)
+            gemm(made["logits"], weight, _scaled, share=x_share[chunk], into={"out": dx[chunk]})
+        if trains_weight:
+            if start == 0:
+                gemm(made["logits"].t(), x[chunk], _scaled, share=w_share, into={"out": dw})
+            else:
+                gemm(made["logits"].t(), x[chunk], _accumulated, before=dw, share=w_share, into={"out": dw})
+    if trains_weight and rows == 0:
+        dw.zero_()
+    return losses.sum(), logprobs, entropy, dx, dw
+
+
+def _to_gradient(  # noqa: PLR0917  # the loss's own terms
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    lse: torch.Tensor,
+    counted: torch.Tensor,
+    smoothing: float,
+    z_loss: float,
+    cap: float,
+) -> torch.Tensor:
+    """Overwrite `logits` with the loss's gradient; return the rows' entropy."""
+    rows, vocabulary = logits.shape
+    if runs_in_triton(logits) and lse.dtype == torch.float32:
+        from tiltyard_kernels.device.softmax_gradient import softmax_gradient_kernel  # noqa: PLC0415  # only there
+
+        entropy = torch.empty_like(lse)
+        softmax_gradient_kernel[(rows,)](
+            logits,
+            logits.stride(0),
+            labels.contiguous(),
+            lse,
+            counted.contiguous(),
+            entropy,
+            vocabulary,
+            float(smoothing),
+            float(z_loss),
+            float(cap),
+            HAS_CAP=cap > 0,
+            BLOCK=4096 if logits.is_cuda else 64,
+            num_warps=8,
+        )
+        return entropy
+    wide = logits.to(lse.dtype)
+    p = torch.exp(wide - lse[:, None])
+    entropy = lse - (p * wide).sum(1)
+    p = p * (1 + 2 * z_loss * lse)[:, None] - smoothing / vocabulary
+    is_token = (labels >= 0) & (labels < vocabulary)
+    p[is_token, labels[is_token].long()] -= 1 - smoothing
+    if cap > 0:
+        p *= 1 - (wide / cap).square()
+    logits.copy_(p * counted[:, None])
+    return entropy
+
+
+@_head_loss.register_fake
+def _(x: Any, weight: Any, labels: Any, *settings: Any) -> Any:  # noqa: ARG001  # the operator's signature
+    with_gradient, trains_weight = settings[-2:]
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    rows = x.shape[0]
+    return (
+        x.new_empty((), dtype=wide),
+        x.new_empty(rows, dtype=wide),
+        x.new_empty(rows if with_gradient else 0, dtype=wide),
+        torch.empty_like(x) if with_gradient else x.new_empty(0),
+        torch.empty_like(weight) if trains_weight else x.new_empty(0),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    ctx.with_gradient, ctx.trains_weight = inputs[-2:]
+    ctx.save_for_backward(output[3], output[4])
+
+
+def _scale(ctx: Any, dloss: torch.Tensor, *_others: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    dx, dw = ctx.saved_tensors
+    scaled_x = dx * dloss.to(dx.dtype) if ctx.with_gradient else None
+    scaled_w = dw * dloss.to(dw.dtype) if ctx.trains_weight else None
+    return scaled_x, scaled_w, *([None] * 8)
+
+
+_head_loss.register_autograd(_scale, setup_context=_keep)

@@ -1,0 +1,174 @@
+"""Which tile sizes a launch uses: a shipped table per GPU and shape class, looked up, never searched at run time.
+
+The table is made by `python -m tiltyard_kernels.gemm.tune` and lies beside this file, one JSON for each GPU. An entry
+holds for one layout (nt: both operands K-contiguous, as in a forward; nn: dX; tn: dW), one element size and one shape
+(M, N, K); a launch takes the entry nearest in log2 of the three. A GPU without a table, or a shape far from every
+entry, gets a generic choice by compute capability and number of tiles.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# An entry holds for shapes so near to its own: a factor of two in each size, or of eight in one. Beyond, a choice by
+# the number of tiles is better than one that was made for another number.
+NEAR = 3.0
+# Up to so many rows a dense product is bound by reading its weight.
+SKINNY_ROWS_MAX = 16
+TABLES_DIR = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Config:
+    """One way to run the mainloop: a tile of block_m × block_n, blocks of block_k, and how the work is laid out."""
+
+    block_m: int = 128
+    block_n: int = 256
+    block_k: int = 64
+    stages: int = 3
+    warps: int = 8
+    group: int = 8
+    subtiles: int = 2
+    flatten: bool = True
+    split: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("block_m", "block_n", "block_k"):
+            size = getattr(self, name)
+            if size < 16 or size & (size - 1):
+                raise ValueError(f"{name} is {size}; it must be a power of two of at least 16")
+        if self.subtiles not in (1, 2, 4):
+            raise ValueError(f"subtiles is {self.subtiles}; it must be 1, 2 or 4")
+        if self.split < 1:
+            raise ValueError(f"split is {self.split}; it must be at least 1")
+
+    def fitted(self, granularity: int, widest: float, *, loads_tiles: bool) -> Config:
+        """The same with sub-tiles that suit an epilogue.
+
+        granularity   a sub-tile's columns must be a multiple of it, so that groups and pairs stay whole
+        widest        how many columns the epilogue's values have, at most, for each of the accumulator's
+        loads_tiles   whether it reads matrices, which take staging in shared memory and registers
+
+        The limits were read off the compiler for sm_90a: beside 128 registers of accumulator a thread, 32 elements of a
+        sub-tile with matrices to read and 64 without stay clear of spills; heads of 128 columns with their norm do not,
+        and need a smaller accumulator.
+        """
+        fitted = self
+        if granularity > 64 and fitted.block_m * fitted.block_n > 64 * 32 * fitted.warps:
+            fitted = replace(fitted, block_m=128, block_n=max(128, granularity), stages=4, warps=8, subtiles=1)
+        threads = 32 * fitted.warps
+        is_tight = loads_tiles and fitted.block_m * fitted.block_n > 64 * threads
+        columns = (32 if is_tight else 64) * threads // fitted.block_m
+        spread = max(1.0, widest / 2 if is_tight else widest)
+        while fitted.subtiles < 4 and fitted.block_n // fitted.subtiles * spread > columns:
+            fitted = replace(fitted, subtiles=fitted.subtiles * 2)
+        if fitted.subtiles == 4 and widest > 1:
+            fitted = replace(fitted, stages=min(3, fitted.stages))
+        while fitted.subtiles > 1 and fitted.block_n // fitted.subtiles < granularity:
+            fitted = replace(fitted, subtiles=fitted.subtiles // 2)
+        if fitted.block_n < granularity:
+            fitted = replace(fitted, block_n=granularity)
+        return fitted
+
+
+@dataclass(frozen=True)
+class Skinny:
+    """One way to run a product of few rows: each program block_m rows, block_n columns and one of `split` parts of K.
+
+    With `fma`, a single row of a dense or 8-bit weight is summed without the tensor cores.
+    """
+
+    block_m: int = 16
+    block_n: int = 64
+    block_k: int = 128
+    stages: int = 4
+    warps: int = 4
+    split: int = 1
+    fma: bool = True
+
+
+# For the interpreter, where small tiles exercise more edges and arithmetic is slow; it has no multiprocessors to fill.
+INTERPRETER = Config(32, 64, 32, stages=1, warps=4, group=2, subtiles=2, flatten=False)
+
+
+def choose(
+    m: int, n: int, k: int, *, layout: str, itemsize: int, gpu: str, capability: tuple[int, int], programs: int = 132
+) -> Config:
+    """The configuration for C (m, n) with a reduction over k, on the GPU of that name (as torch reports it)."""
+    entries = [entry for entry in _table(gpu) if entry["layout"] == layout and entry["itemsize"] == itemsize]
+    if entries:
+        nearest = min(entries, key=lambda entry: _distance((m, n, k), entry["shape"]))
+        if _distance((m, n, k), nearest["shape"]) <= NEAR:
+            return Config(**nearest["config"])
+    return _split_where_few(_generic(m, n, itemsize, capability, programs), m, n, k, programs)
+
+
+def _split_where_few(config: Config, m: int, n: int, k: int, programs: int) -> Config:
+    """Cut K into parts where tiles keep less than half of the multiprocessors busy and K is long enough to share.
+
+    Each part costs a pass over the result in float32, so that a part keeps at least eight blocks.
+    """
+    tiles = math.ceil(m / config.block_m) * math.ceil(n / config.block_n)
+    parts = min(programs // max(1, tiles), math.ceil(k / config.block_k) // 8, 16)
+    return replace(config, split=parts) if parts > 1 else config
+
+
+def choose_skinny(m: int, n: int, k: int, *, bits: int, group: int, programs: int, on_cpu: bool = False) -> Skinny:
+    """The configuration for few rows, or for a quantised weight of `bits`, scaled by groups of columns if not 0.
+
+    About four programs a multiprocessor keep enough loads in flight; a block may not straddle groups.
+    """
+    if on_cpu:
+        return Skinny(16, 32, min(32, group or 32), stages=1, split=2, fma=True)
+    block_k = min(group or 128, 256 if bits == 4 else 128)
+    if bits > 4 and m == 1:
+        config = Skinny(16, 16, min(512, group or 512), stages=2, warps=4)
+    elif m <= 16:
+        config = Skinny(16, 64, block_k, stages=4, warps=4)
+    elif m <= 32:
+        config = Skinny(32, 64, block_k, stages=3, warps=4)
+    else:
+        config = Skinny(64, 64, min(block_k, 64), stages=3, warps=4)
+    tiles = math.ceil(n / config.block_n) * math.ceil(m / config.block_m)
+    per_processor = 4 if m <= 16 else 2
+    parts = min(max(1, per_processor * programs // max(1, tiles)), max(1, math.ceil(k / config.block_k) // 4), 16)
+    return replace(config, split=parts)
+
+
+def _generic(m: int, n: int, itemsize: int, capability: tuple[int, int], programs: int) -> Config:
+    block_k = max(16, 128 // itemsize)
+    if m <= 64:
+        return Config(64, 128, block_k, stages=4, warps=4, group=1, subtiles=1)
+    if capability < (9, 0) or itemsize > 2:  # no wgmma: the accumulator lives in fewer registers
+        return Config(128, 128, max(16, block_k // 2), stages=3, warps=8, subtiles=1, flatten=False)
+    if math.ceil(m / 128) * math.ceil(n / 256) < programs:
+        return Config(128, 128, block_k, stages=4, warps=8, subtiles=1)
+    return Config(128, 256, block_k, stages=3, warps=8, subtiles=2)
+
+
+def _distance(shape: tuple[int, int, int], other: list[int]) -> float:
+    return sum(abs(math.log2(max(mine, 1) / theirs)) for mine, theirs in zip(shape, other, strict=True))
+
+
+def table_name(gpu: str) -> str:
+    """The file name for a GPU's table: 'NVIDIA H200' → nvidia-h200.json."""
+    return "-".join(gpu.lower().replace("/", " ").split()) + ".json"
+
+
+@cache
+def _table(gpu: str) -> list[dict[str, Any]]:
+    path = TABLES_DIR / table_name(gpu)
+    if not path.is_file():
+        return []
+    entries: list[dict[str, Any]] = json.loads(path.read_text())["entries"]
+    return entries
+
+
+def as_entry(shape: tuple[int, int, int], layout: str, itemsize: int, config: Config) -> dict[str, object]:
+    """An entry of the table."""
+    return {"layout": layout, "itemsize": itemsize, "shape": list(shape), "config": asdict(config)}

@@ -1,0 +1,326 @@
+"""From operands to a plan: layouts, descriptors, configuration, partial results and their finish."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tiltyard_kernels.epilogue.codegen import Access, argument_layout, device_function
+from tiltyard_kernels.epilogue.operator import result_dtype
+from tiltyard_kernels.epilogue.program import Epilogue
+from tiltyard_kernels.gemm import config as configs
+from tiltyard_kernels.gemm.config import Config, Skinny
+from tiltyard_kernels.gemm.operands import Matrix, as_matrix, can_describe, gpu_of, multiprocessors
+from tiltyard_kernels.gemm.packed import PackedWeight
+from tiltyard_kernels.gemm.plan import Plan, Result, Step, View
+
+DESCRIPTOR_SLOTS = 6
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class PlanMaker:
+    """Makes one plan. Dimension letters: a (M, K), b (K, N), p (M, rank), q (rank, N)."""
+
+    def __init__(  # noqa: PLR0917  # as plan_key
+        self,
+        program: Epilogue,
+        a: torch.Tensor,
+        b: torch.Tensor | PackedWeight,
+        low_rank: Pair | None,
+        operands: dict[str, torch.Tensor | float],
+        into: dict[str, torch.Tensor],
+        out_dtype: torch.dtype | None,
+        *,
+        on_hopper: bool,
+    ) -> None:
+        self.program = program
+        self.a = a
+        self.b = b
+        self.low_rank = low_rank
+        self.operands = operands
+        self.into = into
+        self.on_hopper = on_hopper
+        self.m, self.k = a.shape
+        self.n = b.shape[1] if isinstance(b, torch.Tensor) else b.shape[0]
+        self.rank = 0 if low_rank is None else low_rank[0].shape[1]
+        self.block_r = min(64, max(16, 1 << (self.rank - 1).bit_length())) if self.rank else 16
+        self.wide = torch.float64 if a.dtype == torch.float64 else torch.float32
+        self.tiles = [
+            Result(name, (self.m, int(self.n * store.width)), store.dtype or result_dtype(a, out_dtype))
+            for name, store in program.stores.items()
+            if store.how == "tile"
+        ]
+        self.copied = [
+            name
+            for name, value in operands.items()
+            if isinstance(value, torch.Tensor) and value.dim() and value.stride(-1) != 1
+        ]
+        self.scratch: list[Result] = []
+
+    def plan(self, config: Config | Skinny | None) -> Plan:
+        if isinstance(self.b, PackedWeight) or isinstance(config, Skinny):
+            steps = self.skinny(config if isinstance(config, Skinny) else self.skinny_config())
+        elif config is None and self.is_skinny():
+            steps = self.skinny(self.skinny_config())
+        else:
+            steps = self.mainloop(self.chosen(config))
+        reductions: list[tuple[str, str]] = [
+            (name, s.how) for name, s in self.program.stores.items() if s.how != "tile"
+        ]
+        return Plan(
+            steps if self.m > 0 and self.n > 0 else [],
+            self.tiles,
+            self.scratch,
+            reductions,
+            list(self.program.stores),
+            self.copied,
+            self.a.device,
+        )
+
+    def is_skinny(self) -> bool:
+        return 0 < self.m <= configs.SKINNY_ROWS_MAX and self.a.dtype in (torch.float16, torch.bfloat16)
+
+    def skinny_config(self) -> Skinny:
+        packed = self.b if isinstance(self.b, PackedWeight) else None
+        bits = 16 if packed is None else (4 if packed.is_four_bit else 8)
+        group = packed.group if packed is not None else 0
+        programs = multiprocessors(self.a.device)
+        return configs.choose_skinny(
+            self.m, self.n, self.k, bits=bits, group=group, programs=programs, on_cpu=gpu_of(self.a.device) is None
+        )
+
+    def chosen(self, config: Config | None) -> Config:
+        left, right = self.matrices()
+        a = self.a
+        gpu = gpu_of(a.device)
+        if config is None:
+            config = (
+                configs.INTERPRETER
+                if gpu is None
+                else configs.choose(
+                    self.m,
+                    self.n,
+                    self.k,
+                    layout=("t" if left.is_transposed else "n") + ("t" if right.is_transposed else "n"),
+                    itemsize=a.element_size(),
+                    gpu=gpu[0],
+                    capability=gpu[1],
+                    programs=multiprocessors(a.device),
+                )
+            )
+        loads_tiles = any(load.extent == "tile" for load in self.program.loads.values())
+        fitted = config.fitted(self.program.granularity, float(self.program.widest), loads_tiles=loads_tiles)
+        if a.element_size() > 4:
+            fitted = replace(fitted, block_k=16, split=1)
+        return fitted
+
+    def matrices(self) -> tuple[Matrix, Matrix]:
+        assert isinstance(self.b, torch.Tensor)  # noqa: S101  # the mainloop has no quantised operands
+        return as_matrix(self.a, described=self.on_hopper), as_matrix(self.b, described=self.on_hopper)
+
+    def mainloop(self, config: Config) -> list[Step]:
+        from tiltyard_kernels.device.mainloop import gemm_kernel  # noqa: PLC0415  # only where Triton is there
+
+        left, right = self.matrices()
+        self.copied += ["@a"] * left.is_copied + ["@b"] * right.is_copied
+        split = min(config.split, max(1, -(-self.k // config.block_k)))
+        p = q = None
+        if self.low_rank is not None and split == 1:
+            p = as_matrix(self.low_rank[0], described=left.is_described)
+            if p.is_transposed or p.is_copied:
+                self.copied.append("@p")
+                p = as_matrix(torch.empty_like(self.low_rank[0]).contiguous(), described=left.is_described)
+            q = as_matrix(self.low_rank[1], described=left.is_described)
+            self.copied += ["@q"] * q.is_copied
+        bm, bn, bk = config.block_m, config.block_n, config.block_k
+        described = self.described(config) if split == 1 else {}
+        access = Access(tuple(described))
+        slots: list[tuple[int, str, View | int | None]] = [
+            (0, "@a", left.view((bm, bk))),
+            (1, "@b", right.view((bk, bn))),
+        ]
+        if p is not None and q is not None:
+            slots += [(2, "@p", p.view((bm, self.block_r))), (3, "@q", q.view((self.block_r, bn)))]
+        slots += [(4 + index, name, view) for index, (name, view) in enumerate(described.items())]
+        tile_count = -(-self.m // bm) * -(-self.n // bn) * split
+        programs = min(tile_count, multiprocessors(self.a.device))
+        if split > 1:
+            slots.append((10, "@workspace", None))
+            self.scratch.append(Result("@workspace", (split, self.m, self.n), torch.float32))
+        import triton.language as tl  # noqa: PLC0415
+
+        template = [None] * 11 + [
+            (),
+            self.m,
+            self.n,
+            self.k,
+            device_function(self.program, access),
+            left.is_transposed,
+            right.is_transposed,
+            bool(q and q.is_transposed),
+            left.is_described,
+            right.is_described,
+            bool(p and p.is_described),
+            bool(q and q.is_described),
+            self.rank,
+            self.block_r,
+            bm,
+            bn,
+            bk,
+            config.group,
+            config.subtiles,
+            programs,
+            self.m % bm == 0,
+            self.n % bn == 0,
+            self.k % bk == 0,
+            tl.float64 if self.wide == torch.float64 else tl.float32,
+            self.precision(),
+            config.flatten,
+            split,
+        ]
+        packed = (11, self.arguments(access)) if split == 1 else None
+        step = Step(gemm_kernel, (programs,), template, slots, packed=packed, warps=config.warps, stages=config.stages)
+        if split > 1:
+            return [step, self.join(split, min(32, bm))]
+        self.reserve_partials(bm, bn // config.subtiles, -(-self.n // bn) * config.subtiles)
+        return [step]
+
+    def skinny(self, config: Skinny) -> list[Step]:
+        from tiltyard_kernels.device.skinny import skinny_kernel  # noqa: PLC0415  # only where Triton is there
+
+        if self.a.stride(1) != 1:
+            self.copied.append("@a")
+        bn = max(config.block_n, self.program.granularity)
+        split = min(config.split, max(1, -(-self.k // config.block_k)))
+        is_four_bit = isinstance(self.b, PackedWeight) and self.b.is_four_bit
+        is_fma = self.m == 1 and config.fma and not is_four_bit
+        bm = 1 if is_fma else config.block_m
+        slots: list[tuple[int, str, View | int | None]] = [(0, "@a", None)]
+        groups, form = 1, "dense"
+        is_transposed, w_stride = True, self.k
+        kind, group, has_zero = "plain", 1, False
+        if isinstance(self.b, PackedWeight):
+            form, kind, group = self.b.format, self.b.kind, max(1, self.b.group)
+            groups = max(1, self.k // group)
+            has_zero = self.b.zero is not None
+            places = {"values": 2, "scale": 4, "zero": 5, "second": 6, "code": 7, "code2": 8}
+            slots += [(places[name], f"@{name}", None) for name in self.b.tensors()]
+            slots.append((9, "@offset", None))
+        else:
+            right = as_matrix(self.b, described=False)
+            self.copied += ["@b"] * right.is_copied
+            is_transposed, w_stride = right.is_transposed, right.stride
+            slots.append((2, "@b", None))
+        template: list[Any] = [None] * 16
+        template[1] = self.a.stride(0) if self.a.stride(1) == 1 else self.k
+        template[3] = w_stride
+        template[9] = 0.0
+        template[12:14] = self.q_strides()
+        if self.low_rank is not None:
+            slots += self.low_rank_slots(10)
+        if split > 1:
+            slots.append((14, "@workspace", None))
+            self.scratch.append(Result("@workspace", (split, self.m, self.n), torch.float32))
+        access = Access()
+        template[15] = ()
+        template += [self.m, self.n, self.k, groups, device_function(self.program, access)]
+        template += [form, kind, group, has_zero, is_transposed, self.rank, self.block_r, bm, bn, config.block_k]
+        template += [split, is_fma, self.n % bn == 0, self.precision()]
+        grid = (-(-self.n // bn), split, -(-self.m // bm))
+        packed = (15, self.arguments(access)) if split == 1 else None
+        step = Step(skinny_kernel, grid, template, slots, packed=packed, warps=config.warps, stages=config.stages)
+        if split > 1:
+            return [step, self.join(split, bm)]
+        self.reserve_partials(bm, bn, -(-self.n // bn))
+        return [step]
+
+    def join(self, split: int, block_m: int) -> Step:
+        from tiltyard_kernels.device.skinny import join_kernel  # noqa: PLC0415  # only where Triton is there
+
+        bn = max(64, self.program.granularity)
+        access = Access()
+        template: list[Any] = [None, None, None, *self.q_strides(), (), self.m, self.n]
+        template += [device_function(self.program, access), self.rank, self.block_r, block_m, bn, split]
+        template += [self.m % block_m == 0, self.n % bn == 0, self.precision()]
+        slots: list[tuple[int, str, View | int | None]] = [(0, "@workspace", None)]
+        if self.low_rank is not None:
+            slots += self.low_rank_slots(1)
+        self.reserve_partials(block_m, bn, -(-self.n // bn))
+        grid = (-(-self.n // bn), -(-self.m // block_m))
+        return Step(join_kernel, grid, template, slots, packed=(5, self.arguments(access)), warps=4, stages=2)
+
+    def low_rank_slots(self, first: int) -> list[tuple[int, str, View | int | None]]:
+        assert self.low_rank is not None  # noqa: S101  # asked by the callers
+        if not self.low_rank[0].is_contiguous() and "@p" not in self.copied:
+            self.copied.append("@p")
+        return [(first, "@p", None), (first + 1, "@q", None)]
+
+    def q_strides(self) -> list[int]:
+        return [0, 0] if self.low_rank is None else list(self.low_rank[1].stride())
+
+    def precision(self) -> str | None:
+        return "ieee" if self.a.dtype == torch.float32 else None
+
+    def described(self, config: Config) -> dict[str, View]:
+        """The matrices beside the product that the epilogue reaches through descriptors, in order of their slots."""
+        found: dict[str, View] = {}
+        for name, (shape, strides, itemsize, is_aligned) in self.epilogue_matrices().items():
+            declared = self.program.loads.get(name) or self.program.stores[name]
+            columns = int(config.block_n // config.subtiles * declared.width)
+            # A sub-tile narrower than 16 bytes cannot be copied by TMA.
+            if self.on_hopper and is_aligned and columns * itemsize >= 16 and len(found) < DESCRIPTOR_SLOTS:
+                found[name] = View(list(shape), list(strides), [config.block_m, columns])
+        return found
+
+    def epilogue_matrices(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], int, bool]]:
+        """Shape, strides, bytes an element, and whether a descriptor fits, of each matrix beside the product."""
+        found: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, bool]] = {}
+        for name, load in self.program.loads.items():
+            value = self.operands[name]
+            if load.extent == "tile" and not load.period and isinstance(value, torch.Tensor):
+                if name in self.copied:
+                    value = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+                found[name] = (tuple(value.shape), value.stride(), value.element_size(), can_describe(value))
+        for result in self.tiles:
+            tensor = self.into.get(result.name)
+            if tensor is not None:
+                found[result.name] = (tuple(tensor.shape), tensor.stride(), tensor.element_size(), can_describe(tensor))
+            else:
+                row_bytes = result.shape[1] * result.dtype.itemsize
+                is_aligned = row_bytes % 16 == 0 and row_bytes > 0 and result.shape[0] > 0
+                found[result.name] = (result.shape, (result.shape[1], 1), result.dtype.itemsize, is_aligned)
+        return found
+
+    def arguments(self, access: Access) -> list[str | int]:
+        """The epilogue's tuple: the names of tensors and numbers, and strides."""
+        matrices = self.epilogue_matrices()
+        made: list[str | int] = []
+        for name, part in argument_layout(self.program, access):
+            if part == "stride":
+                made.append(matrices[name][1][0] if name in matrices else self.stride_of(name))
+            else:
+                made.append(f"{name}@{part}" if part in ("partial", "second") else name)
+        return made
+
+    def stride_of(self, name: str) -> int:
+        value = self.operands[name]
+        assert isinstance(value, torch.Tensor)  # noqa: S101  # only matrices have a stride
+        return value.shape[1] if name in self.copied else value.stride(0)
+
+    def reserve_partials(self, block_m: int, step: int, pieces: int) -> None:
+        """Room for one partial result a sub-tile of (block_m, step), of which a row has `pieces`."""
+        rows = -(-self.m // block_m)
+        for name, store in self.program.stores.items():
+            match store.how:
+                case "row_sum" | "row_max":
+                    self.scratch.append(Result(f"{name}@partial", (pieces, self.m), self.wide))
+                case "row_lse":
+                    self.scratch.append(Result(f"{name}@partial", (pieces, self.m), self.wide))
+                    self.scratch.append(Result(f"{name}@second", (pieces, self.m), self.wide))
+                case "column_sum":
+                    self.scratch.append(Result(f"{name}@partial", (rows, int(self.n * store.width)), self.wide))
+                case "amax":
+                    self.scratch.append(Result(f"{name}@partial", (rows * -(-self.n // step),), self.wide, True))

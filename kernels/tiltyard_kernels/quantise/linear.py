@@ -1,0 +1,182 @@
+"""A linear with a quantised weight, forward and for its input's gradient; which way, by the number of rows.
+
+rows                        how
+up to IN_LOOP_ROWS_MAX      the weight is read as it is and widened block by block (`device.skinny`)
+above                       it is widened once into a scratch matrix, and the mainloop runs
+
+What kernels cannot read (groups that do not fit, e4m3 before compute capability 8.9) plain PyTorch widens.
+
+In-loop widening repeats for every block of rows; the scratch costs one pass over the weight. The limit is not measured
+yet on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tiltyard_kernels.gemm.execute import runs_in_triton
+from tiltyard_kernels.gemm.operands import gpu_of
+from tiltyard_kernels.gemm.ops import LowRank, _store, check_low_rank, matmul, runs_directly
+from tiltyard_kernels.gemm.packed import PackedWeight
+from tiltyard_kernels.quantise import formats
+from tiltyard_kernels.quantise.tensor import QuantisedTensor
+
+IN_LOOP_ROWS_MAX = 512
+
+
+def quantised_linear(x: torch.Tensor, weight: QuantisedTensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x (…, K) · weightᵀ + bias, differentiable in x and bias. Under autocast it runs in its type.
+
+    Raises ValueError if x has another width than K or lies on another device.
+    """
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} does not fit the quantised weight {tuple(weight.shape)}: "
+            f"it must have {weight.shape[1]} features"
+        )
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    rows = x.reshape(-1, x.shape[-1])
+    y: torch.Tensor = _QuantisedLinear.apply(rows, weight)  # type: ignore[no-untyped-call]
+    y = y.reshape(*x.shape[:-1], weight.shape[0])
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+class _QuantisedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: QuantisedTensor) -> torch.Tensor:
+        ctx.weight = weight
+        return packed_matmul(x, weight.packed())
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return matmul(dy, dequantised(ctx.weight, dy.dtype)), None
+
+
+def dequantised(weight: QuantisedTensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weight (N, K) widened."""
+    if runs_directly([weight.values]):
+        return _dequantise(*_flat(weight.packed()), dtype)
+    made: torch.Tensor = torch.ops.tiltyard.dequantise(*_flat(weight.packed()), dtype)
+    return made
+
+
+def packed_matmul(x: torch.Tensor, packed: PackedWeight, low_rank: LowRank | None = None) -> torch.Tensor:
+    """x (M, K) · packedᵀ, plus P · Q if given, in x's type.
+
+    Raises ValueError that names the operand whose shape, type or device does not fit: the kernels read what they are
+    pointed at.
+    """
+    _check(x, packed, low_rank)
+    p, q = (None, None) if low_rank is None else (low_rank.p, low_rank.q)
+    if runs_directly([x, packed.values] if low_rank is None else [x, packed.values, low_rank.p, low_rank.q]):
+        return _packed_matmul(x, *_flat(packed), p, q)
+    made: torch.Tensor = torch.ops.tiltyard.packed_matmul(x, *_flat(packed), p, q)
+    return made
+
+
+def _check(x: torch.Tensor, packed: PackedWeight, low_rank: LowRank | None) -> None:
+    n, k = packed.shape
+    if x.dim() != 2 or x.shape[1] != k:
+        raise ValueError(f"x {tuple(x.shape)} does not fit the quantised weight {(n, k)}: it must have {k} features")
+    if not x.is_floating_point():
+        raise ValueError(f"x is {x.dtype}; a quantised weight multiplies floating-point numbers")
+    if x.device != packed.values.device:
+        raise ValueError(f"x is on {x.device} and the quantised weight on {packed.values.device}: move one of them")
+    if low_rank is not None:
+        check_low_rank(low_rank, x, n)
+
+
+_SCHEMA = (
+    "Tensor values, Tensor scale, int n, int k, str format, str kind, int group, Tensor? zero, Tensor? code, "
+    "Tensor? second, Tensor? code2, float offset"
+)
+
+
+def _flat(packed: PackedWeight) -> tuple[Any, ...]:
+    values, scale, (n, k), *others = packed
+    return (values, scale, n, k, *others)
+
+
+def _packed(flat: tuple[Any, ...]) -> PackedWeight:
+    values, scale, n, k, *others = flat
+    return PackedWeight(values, scale, (n, k), *others)
+
+
+_LIBRARY: Any = torch.library.Library("tiltyard", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(f"dequantise({_SCHEMA}, ScalarType dtype) -> Tensor")
+_LIBRARY.define(f"packed_matmul(Tensor x, {_SCHEMA}, Tensor? p, Tensor? q) -> Tensor")
+
+
+def _dequantise(*arguments: Any) -> torch.Tensor:
+    packed, dtype = _packed(arguments[:-1]), arguments[-1]
+    if not (_in_triton(packed, packed.values.device, dtype) and packed.values.numel()):
+        return formats.widened(packed).to(dtype)
+    from tiltyard_kernels.device.dequantise import dequantise_kernel  # noqa: PLC0415  # only where Triton is there
+
+    n, k = packed.shape
+    out = torch.empty(n, k, dtype=dtype, device=packed.values.device)
+    block_k = min(packed.group or 128, 128)
+    block_n = 32
+    dequantise_kernel[(-(-k // block_k), -(-n // block_n))](
+        out,
+        packed.values,
+        packed.scale,
+        packed.zero,
+        packed.second,
+        packed.code,
+        packed.code2,
+        packed.offset,
+        n,
+        k,
+        max(1, k // packed.group) if packed.group else 1,
+        packed.format,
+        packed.kind,
+        max(1, packed.group),
+        packed.zero is not None,
+        block_n,
+        block_k,
+        num_warps=4,
+    )
+    return out
+
+
+def _packed_matmul(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    packed = _packed(arguments[:-2])
+    p, q = arguments[-2:]
+    pair = None if p is None or q is None else (p, q)
+    if x.shape[0] <= IN_LOOP_ROWS_MAX and _in_triton(packed, x.device, x.dtype):
+        from tiltyard_kernels.gemm.launch import launch  # noqa: PLC0415  # only where Triton is there
+
+        return launch(_store, x, packed, low_rank=pair, out_dtype=None, operands={})["out"]
+    weight = _dequantise(*arguments[:-2], x.dtype)
+    return matmul(x, weight.t(), low_rank=None if pair is None else LowRank(*pair))
+
+
+def _in_triton(packed: PackedWeight, device: torch.device, dtype: torch.dtype) -> bool:
+    is_readable = packed.fits_kernels and (packed.values.dtype != formats.FP8 or _reads_fp8(device))
+    return is_readable and dtype != torch.float64 and runs_in_triton(torch.empty(0, dtype=dtype, device=device))
+
+
+def _reads_fp8(device: torch.device) -> bool:
+    """Triton compiles e4m3 from compute capability 8.9 on; its interpreter reads it wrong without saying so."""
+    gpu = gpu_of(device)
+    return gpu is not None and gpu[1] >= (8, 9)
+
+
+_LIBRARY.impl("dequantise", _dequantise, "CompositeExplicitAutograd")
+_LIBRARY.impl("packed_matmul", _packed_matmul, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("tiltyard::dequantise", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _(*arguments: Any) -> torch.Tensor:
+    values, n, k = arguments[0], arguments[2], arguments[3]
+    made: torch.Tensor = values.new_empty(n, k, dtype=arguments[-1])
+    return made
+
+
+@torch.library.register_fake("tiltyard::packed_matmul", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    return x.new_empty(x.shape[0], arguments[2])

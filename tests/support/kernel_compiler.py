@@ -1,0 +1,223 @@
+"""Compile the kernels for a GPU that is not there, and print what they take, as one JSON object by kernel.
+
+    python tests/support/kernel_compiler.py CAPABILITY [NAME …]      (80, 89 or 90; without names, all)
+
+A process of its own, since Triton must be imported without its interpreter. The driver is replaced by one that only
+knows its target; launches become compilations, with the configuration which such a GPU would get.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from tiltyard_kernels import attention
+from tiltyard_kernels.blocks import programs
+from tiltyard_kernels.epilogue import Epilogue
+from tiltyard_kernels.gemm import Config, launch, making, ops
+from tiltyard_kernels.gemm.packed import PackedWeight
+from tiltyard_kernels.quantise import linear
+
+D, F, TOKENS = 4096, 14336, 8192
+TAKEN: list[dict[str, int]] = []
+
+
+class Target:
+    """As much of a driver as compiling asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, _device: int = 0) -> int:
+        return 0
+
+
+class Compiler:
+    """Stands where a kernel stands; notes what its compilations take."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.kernel = getattr(module, name)
+        setattr(module, name, self)
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def compiled(*arguments: Any, **options: Any) -> None:
+            made = self.kernel.warmup(*arguments, grid=grid, **options)
+            TAKEN.append({"shared_bytes": made.metadata.shared, **_usage(made.asm["cubin"])})
+
+        return compiled
+
+
+def _usage(cubin: bytes) -> dict[str, int]:
+    tool = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        listed = subprocess.run(
+            [str(tool), "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", listed))
+    return {"registers": int(found["REG"]), "spilled_bytes": int(found["STACK"]) + int(found["LOCAL"])}
+
+
+class Case(NamedTuple):
+    """One product: what `launch` takes."""
+
+    program: Epilogue
+    a: torch.Tensor
+    b: torch.Tensor | PackedWeight
+    operands: dict[str, Any]
+    low_rank: tuple[torch.Tensor, torch.Tensor] | None = None
+    config: Config | None = None
+
+
+def matrix(rows: int, columns: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(rows, columns, dtype=dtype)
+
+
+def quantised() -> dict[str, PackedWeight]:
+    """A down projection in several formats."""
+    bytes_, words = torch.uint8, torch.float32
+    groups = F // 128
+    int4 = PackedWeight(matrix(D, F // 2, bytes_), matrix(D, groups), (D, F), "int4", group=128, zero=matrix(D, groups))
+    nf4 = PackedWeight(
+        matrix(D, F // 2, bytes_),
+        matrix(D, F // 64, bytes_),
+        (D, F),
+        "lut4",
+        "double",
+        64,
+        code=torch.empty(16),
+        second=torch.empty(D * F // 64 // 256),
+        code2=torch.empty(256),
+    )
+    mx = PackedWeight(matrix(D, F, torch.float8_e4m3fn), matrix(D, F // 32, bytes_), (D, F), "wide_grouped", "e8m0", 32)
+    int8 = PackedWeight(matrix(D, F, torch.int8), torch.empty(D, dtype=words), (D, F), "wide")
+    return {"int4": int4, "nf4": nf4, "mxfp8": mx, "int8": int8}
+
+
+def cases() -> dict[str, Case]:
+    """The products of a Llama-8B's block, and those of few rows."""
+    h, row = matrix(TOKENS, D), torch.empty(TOKENS)
+    gate_up, down = matrix(2 * F, D), matrix(D, F)
+    activated, z = matrix(TOKENS, F), matrix(TOKENS, 2 * F)
+    table = torch.empty(TOKENS, 64)
+    norm = {"h": h, "dy": h, "rstd": row, "pull": row}
+    rotary = {"rstd": row, "cos": table, "sin": table, "rotated": 5120.0}
+    plain = ops._store
+    made = {
+        "forward": Case(plain, h, gate_up.t(), {}),
+        "dX": Case(plain, z, gate_up, {}),
+        "dW": Case(plain, z.t(), h, {}),
+        "LoRA": Case(plain, h, gate_up.t(), {}, (matrix(TOKENS, 64), matrix(2 * F, 64).t())),
+        "residual_norm": Case(programs.residual_norm, activated, down.t(), {"residual": h}),
+        "swiglu": Case(programs.swiglu, h, gate_up.t(), {"rstd": row}),
+        "swiglu_backward": Case(programs.swiglu_backward, h, down, {"z": z}),
+        "norm_backward": Case(programs.norm_backward, z, gate_up, norm),
+        "rotary": Case(programs.rotary(128), h, matrix(6144, D).t(), rotary),
+        "split": Case(
+            plain, matrix(256, F), down.t(), {}, (matrix(256, 16), matrix(D, 16).t()), Config(128, 128, split=4)
+        ),
+    }
+    for rows in (1, 16, 256):
+        x = matrix(rows, F)
+        if rows <= 16:
+            made[f"dense {rows}"] = Case(plain, x, down.t(), {})
+        for name, weight in quantised().items():
+            made[f"{name} {rows}"] = Case(plain, x, weight, {})
+    return made
+
+
+def main() -> None:
+    capability = int(sys.argv[1])
+    from tiltyard_kernels.device import dequantise, mainloop, skinny  # noqa: PLC0415  # after the choice of the driver
+
+    driver.set_active(Target(capability))
+    for module, name in (
+        (mainloop, "gemm_kernel"),
+        (skinny, "skinny_kernel"),
+        (skinny, "join_kernel"),
+        (dequantise, "dequantise_kernel"),
+    ):
+        Compiler(module, name)
+    making.multiprocessors = lambda _device: 132
+    launch.is_hopper = lambda _device: capability >= 90
+    making.gpu_of = attention.gpu_of = lambda _device: (
+        "NVIDIA H200" if capability == 90 else "",
+        divmod(capability, 10),
+    )
+    from tiltyard_kernels.device import attention as device  # noqa: PLC0415  # as above
+
+    for name in (
+        "tile_table",
+        "attention_forward",
+        "attention_delta",
+        "attention_key_gradient",
+        "attention_query_gradient",
+    ):
+        Compiler(device, f"{name}_kernel")
+    attention._in_triton = lambda _q: True
+    linear._in_triton = lambda *_arguments: True
+    chosen = sys.argv[2:]
+    report: dict[str, dict[str, int]] = {}
+    for name, case in cases().items():
+        if chosen and name not in chosen:
+            continue
+        if capability < 89 and name.startswith("mxfp8"):
+            continue
+        TAKEN.clear()
+        launch.launch(
+            case.program,
+            case.a,
+            case.b,
+            low_rank=case.low_rank,
+            out_dtype=None,
+            operands=case.operands,
+            config=case.config,
+        )
+        note(report, name)
+    for name, weight in quantised().items():
+        if chosen and f"widening {name}" not in chosen:
+            continue
+        if capability >= 89 or weight.values.dtype != torch.float8_e4m3fn:
+            TAKEN.clear()
+            linear._dequantise(*linear._flat(weight), torch.bfloat16)
+            note(report, f"widening {name}")
+    for size in (64, 128, 256):
+        if chosen and f"attention {size}" not in chosen:
+            continue
+        TAKEN.clear()
+        compile_attention(size)
+        names = ("table", "forward", "delta", "table", "keys' gradient", "table", "queries' gradient")
+        found = dict(zip(names, TAKEN, strict=False))
+        report |= {f"attention {size}, {name}": taken for name, taken in found.items() if name != "table"}
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+def compile_attention(size: int) -> None:
+    """Forward and backward, eight query heads on two of keys."""
+    q, k = (torch.empty(4096, heads, size, dtype=torch.bfloat16) for heads in (8, 2))
+    bounds = torch.empty(9, dtype=torch.int32)
+    o, lse = attention._forward(q, k, k, bounds, 0.1)
+    attention._backward(o, q, k, k, o, lse, bounds, 0.1)
+
+
+def note(report: dict[str, dict[str, int]], name: str) -> None:
+    report |= {name if not index else f"{name}, step {index + 1}": taken for index, taken in enumerate(TAKEN)}
+
+
+if __name__ == "__main__":
+    main()
