@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from tiltyard_eval.commands import report, run, suites
+from tiltyard_eval.commands import compare, contamination, power, report, run, suites, twins
 from tiltyard_eval.errors import EXIT_OURS
 
 
@@ -25,7 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     subparsers: argparse._SubParsersAction[Any] = parser.add_subparsers(dest="command", required=True)
     run.add_commands(subparsers)
     report.add_commands(subparsers)
+    compare.add_commands(subparsers)
     suites.add_commands(subparsers)
+    contamination.add_commands(subparsers)
+    power.add_commands(subparsers)
+    twins.add_commands(subparsers)
     args = parser.parse_args(argv)
     return int(args.func(args))
 

@@ -67,11 +67,20 @@ class Unreachable(AnswerFault):
         super().__init__("connection", message)
 
 
-class Busy(AnswerFault):
-    """The server asked to be left alone for a while (429 or 503)."""
+class WrongStatus(AnswerFault):
+    """A complete answer with a status other than 200."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__("http_status", f"the server kept answering with status {status}")
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__("http_status", message or f"the server answered with status {status} instead of 200")
+        self.status = status
+
+
+class Busy(WrongStatus):
+    """The server asked to be left alone for a while (429 or 503), for `retry_after_s` seconds where it said so."""
+
+    def __init__(self, status: int, retry_after_s: float = 0.0) -> None:
+        super().__init__(status, f"the server kept answering with status {status}")
+        self.retry_after_s = retry_after_s
 
 
 class Cancelled(KeyboardInterrupt):

@@ -2,20 +2,23 @@
 
 What is bounded: the time from the first byte sent to the last byte read, the bytes of the body, the length and number
 of headers (aiohttp's own limits), and the JSON's depth (the interpreter's). What is refused: redirects, compressed
-bodies (a small one can unpack to gigabytes), other content types, NaN and Infinity. No proxy of the environment and no
-cookie is used. Messages name what came in general words, never the body.
+bodies (a small one can unpack to gigabytes), other content types, NaN and Infinity, a name that stands twice in an
+object. No proxy of the environment and no cookie is used. Messages name what came in general words, never the body.
 """
 
 import asyncio
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
 import aiohttp
 
-from tiltyard_eval.errors import AnswerFault, Busy, RunFailed, Unreachable
+from tiltyard_eval.errors import AnswerFault, Busy, RunFailed, Unreachable, WrongStatus
 
 RESPONSE_CAP_BYTES = 1024 * 1024
+MAX_EXTRA_BYTES = 32 * 1024 * 1024
 _BUSY = frozenset({429, 503})
 
 
@@ -71,8 +74,12 @@ class HttpClient:
         response.close()
         return response.status
 
-    async def fetch_json(self, method: str, path: str, payload: dict[str, Any] | None = None) -> Any:
-        """Send one request and return the parsed JSON body.
+    async def fetch_json(
+        self, method: str, path: str, payload: dict[str, Any] | None = None, *, extra_bytes: int = 0
+    ) -> Any:
+        """Send one request and return the parsed JSON body, which may be `extra_bytes` larger than the usual cap.
+
+        `extra_bytes` counts up to `MAX_EXTRA_BYTES`.
 
         Raises:
             Unreachable: No complete answer came.
@@ -84,7 +91,9 @@ class HttpClient:
         self.requests += 1
         try:
             async with asyncio.timeout(self.limits.request_timeout_s):
-                body = await self._exchange(method, path, payload)
+                body = await self._exchange(
+                    method, path, payload, self.limits.response_bytes + min(extra_bytes, MAX_EXTRA_BYTES)
+                )
         except TimeoutError as error:
             limit = self.limits.request_timeout_s
             raise AnswerFault("timeout", f"no complete answer came within {limit:g} s") from error
@@ -96,18 +105,17 @@ class HttpClient:
             raise AnswerFault("invalid_http", "the answer is not well-formed HTTP") from error
         return _parse_json(body)
 
-    async def _exchange(self, method: str, path: str, payload: dict[str, Any] | None) -> bytes:
+    async def _exchange(self, method: str, path: str, payload: dict[str, Any] | None, cap_bytes: int) -> bytes:
         assert self._session is not None, "use the client as a context manager"  # noqa: S101 - a programming error
         async with self._session.request(method, self.base_url + path, json=payload, allow_redirects=False) as response:
             try:
                 _check_head(response)
-                return await self._read_capped(response)
+                return await self._read_capped(response, cap_bytes)
             except (AnswerFault, RunFailed):
                 response.close()  # do not read the rest of a body that is refused
                 raise
 
-    async def _read_capped(self, response: aiohttp.ClientResponse) -> bytes:
-        cap = self.limits.response_bytes
+    async def _read_capped(self, response: aiohttp.ClientResponse, cap: int) -> bytes:
         if (response.content_length or 0) > cap:
             _too_large(cap)
         body = bytearray()
@@ -121,15 +129,26 @@ class HttpClient:
 def _check_head(response: aiohttp.ClientResponse) -> None:
     status = response.status
     if status in _BUSY:
-        raise Busy(status)
+        raise Busy(status, retry_after_s(response.headers.get("Retry-After", ""), now=datetime.now(UTC)))
     if 300 <= status < 400:
         raise AnswerFault("redirect", f"the server answered with a redirect (status {status}), which is not followed")
     if status != 200:
-        raise AnswerFault("http_status", f"the server answered with status {status} instead of 200")
+        raise WrongStatus(status)
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
         raise AnswerFault("content_encoding", "the body is compressed, though the request did not allow it")
     if response.content_type != "application/json":
         raise AnswerFault("content_type", "the body's Content-Type is not application/json")
+
+
+def retry_after_s(text: str, *, now: datetime) -> float:
+    """Seconds that a `Retry-After` header (RFC 9110) asks for, as a number or as a date; 0 for anything else."""
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
 def _too_large(cap: int) -> NoReturn:
@@ -138,12 +157,20 @@ def _too_large(cap: int) -> NoReturn:
 
 def _parse_json(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError as error:
         raise AnswerFault("invalid_json", "the body's JSON is nested too deeply") from error
-    except ValueError as error:  # not UTF-8, not JSON, NaN, or an integer of thousands of digits
+    except ValueError as error:  # not UTF-8, not JSON, NaN, a name twice, or an integer of thousands of digits
         raise AnswerFault("invalid_json", "the body is not valid JSON") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ: with one twice, each reader would choose another value (RFC 8259, section 4)."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-SCHEMA: Final = "tiltyard.journal/1"
+SCHEMA: Final = "tiltyard.journal/3"
 _SYNC_LINES = 16
 _SYNC_S = 1.0
 

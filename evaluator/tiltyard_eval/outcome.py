@@ -12,10 +12,12 @@ import numpy as np
 import tiltyard_eval
 from tiltyard_eval.config import RunConfig, RunFacts
 from tiltyard_eval.errors import RunFailed
-from tiltyard_eval.harness import FORMAT_FAILURE, Evaluation, ItemScore
+from tiltyard_eval.harness import Evaluation
 from tiltyard_eval.identity import repro_hash
+from tiltyard_eval.items import FORMAT_FAILURE, ItemScore
+from tiltyard_eval.latency import latency_fields
 from tiltyard_eval.results import Failure, Result, Score, SuiteRef, TaskResult, Timing
-from tiltyard_eval.statistics import Stratum, percentile, score_strata
+from tiltyard_eval.stats import Stratum
 from tiltyard_eval.suite import Suite, SuiteTask
 
 _TIMING_DIGITS = 4
@@ -23,11 +25,16 @@ _TIMING_DIGITS = 4
 
 def scored_result(config: RunConfig, suite: Suite, evaluation: Evaluation, facts: RunFacts) -> Result:
     """The result of a run that asked and scored everything."""
+    from tiltyard_eval.stats.scores import score_strata  # noqa: PLC0415 - SciPy, for which no question has to wait
+
     by_task = {task.name: [item for item in evaluation.items if item.task == task.name] for task in suite.tasks}
-    strata = [Stratum([item.score for item in by_task[task.name]], task.weight) for task in suite.tasks]
-    total, task_scores = score_strata(strata, seed=config.seed)
+    strata = [
+        Stratum([item.score for item in by_task[task.name]], task.weight, task.clusters()) for task in suite.tasks
+    ]
+    total, task_scores = score_strata(strata)
     tasks = tuple(
-        _task_result(task, by_task[task.name], score) for task, score in zip(suite.tasks, task_scores, strict=True)
+        _task_result(task, by_task[task.name], score, evaluation.metrics[task.name])
+        for task, score in zip(suite.tasks, task_scores, strict=True)
     )
     return _result(config, suite, facts, generation=evaluation.generation, tasks=tasks, score=total, failure=None)
 
@@ -45,7 +52,7 @@ def failed_result(config: RunConfig, suite: Suite | None, failure: RunFailed, fa
     )
 
 
-def _task_result(task: SuiteTask, items: list[ItemScore], score: Score) -> TaskResult:
+def _task_result(task: SuiteTask, items: list[ItemScore], score: Score, metrics: Mapping[str, float]) -> TaskResult:
     failures = Counter(item.failure for item in items if item.failure is not None)
     format_failures = failures.pop(FORMAT_FAILURE, 0)
     return TaskResult(
@@ -59,6 +66,8 @@ def _task_result(task: SuiteTask, items: list[ItemScore], score: Score) -> TaskR
         high=score.high,
         format_failures=format_failures,
         item_failures=dict(sorted(failures.items())),
+        ties=sum(item.tied for item in items),
+        metrics=dict(metrics),
     )
 
 
@@ -104,6 +113,8 @@ def _identity(config: RunConfig, suite: Suite | None, facts: RunFacts, generatio
         "generation": dict(generation),
         "adapter": config.adapter,
         "execution_mode": facts.execution_mode,
+        # Only where it was asked for, so that other hashes stay what they were.
+        **({} if config.context_tokens is None else {"context_tokens": config.context_tokens}),
     }
 
 
@@ -123,6 +134,5 @@ def _timing(facts: RunFacts) -> Timing:
         wall_s=round(time.monotonic() - facts.started_s, _TIMING_DIGITS),
         requests=facts.requests,
         retries=facts.retries,
-        latency_p50_s=percentile(facts.latencies_s, 0.5),
-        latency_p95_s=percentile(facts.latencies_s, 0.95),
+        **latency_fields(facts.latencies_s),
     )

@@ -1,56 +1,234 @@
-"""One self-contained HTML file that shows a result: score, tasks, failures, samples, manifest. Standard library only.
+"""One self-contained HTML file that shows a result: score, tasks, answers, latency, items, manifest. Standard library.
 
-Everything the model wrote is hostile. It reaches the page in two ways: escaped by `html.escape`, or as JSON in a block
-that the viewer's script puts into text nodes. A content security policy allows this file's own style and script, by
-hash, and nothing else, so that even a mistake in escaping would run no code and load nothing.
+Everything the model wrote is hostile. It reaches the page in two ways: escaped by the parts in `pieces`, or as JSON in
+blocks that the viewer's script puts into text nodes. A content security policy allows this file's own styles and
+script, by hash, and nothing else, so that even a mistake in escaping would run no code and load nothing.
 """
 
 import base64
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from html import escape
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from tiltyard_eval.results import Result, TaskResult
+from tiltyard_eval.pieces.latency import histogram_of, latency_figure
+from tiltyard_eval.pieces.outcomes import outcome_figure, outcomes
+from tiltyard_eval.pieces.tables import metrics_table, task_table
+from tiltyard_eval.pieces.text import clipped, count, html, percent, seconds
+from tiltyard_eval.results import Result
+from tiltyard_eval.sample_rows import SampleRow, disagreements
 
 MAX_SAMPLES: Final = 10_000
-_SAMPLE_FIELDS: Final = ("task", "index", "prompt", "answer", "expected", "extracted", "score", "failure")
+MAX_TEXT_CHARS: Final = 50_000  # of one prompt or answer: beyond it a browser lays out for seconds
+MAX_VIEWER_CHARS: Final = 128 << 20  # of all texts together
+STYLES: Final = (*(f"static/tiltyard/css/{name}.css" for name in ("tokens", "parts", "figures")), "page.css")
+_BLOCK_CHARS: Final = 1 << 20  # the script reads one block at a time, so that the page answers in between
 
 
-def render_report(result: Result, samples: Iterable[dict[str, Any]], *, with_hidden: bool = False) -> str:
+def render_report(result: Result, samples: Iterable[SampleRow], *, with_hidden: bool = False) -> str:
     """The report as an HTML document.
 
     Args:
         result: What `load_result` returned.
-        samples: Rows of `samples.jsonl`; the first `MAX_SAMPLES` are shown.
+        samples: Rows of `samples.jsonl`; the first `MAX_SAMPLES` are shown, all are checked against the result.
         with_hidden: Show the samples of a hidden suite as well. Without it they are not in the file at all.
     """
-    hidden = result.suite is not None and result.suite.visibility == "hidden"
-    shown = [] if hidden and not with_hidden else [_viewed(row) for row in islice(samples, MAX_SAMPLES)]
-    style, viewer = _asset("style.css"), _asset("viewer.js")
-    return Template(_asset("page.html")).substitute(
-        policy=_policy(style, viewer),
-        style=style,
-        title=escape(result.suite.title if result.suite else "Evaluation"),
-        visibility=escape(result.suite.visibility if result.suite else "unknown"),
+    rows = list(samples)
+    is_hidden = result.suite is not None and result.suite.visibility == "hidden"
+    is_secret = is_hidden and not with_hidden
+    viewer = _viewer(result, rows) if rows and not is_secret else ""
+    return page(
+        kind="Evaluation report",
+        title=result.suite.title if result.suite else "Evaluation",
+        visibility=result.suite.visibility if result.suite else "unknown",
         subtitle=_subtitle(result),
-        headline=_headline(result),
-        tasks=_tasks(result.tasks),
-        failures=_failures(result.tasks),
-        samples=_samples(shown, hidden=hidden and not with_hidden),
-        manifest=_manifest(result),
-        script=f"<script>{viewer}</script>" if shown else "",
+        body="".join(
+            [
+                _warning(disagreements(result, rows)) if rows else "",
+                _headline(result),
+                _tasks(result, "hidden" if is_hidden else "open"),
+                _answers(result, rows),
+                _latency(result, rows),
+                viewer or _no_items(is_secret),
+                _manifest(result),
+            ]
+        ),
+        script=asset("viewer.js") if viewer else None,
+    )
+
+
+def page(*, kind: str, title: str, visibility: str, subtitle: str, body: str, script: str | None) -> str:
+    """A document of its own: `body` is HTML already, the other texts are not, and nothing but `script` runs."""
+    style = "".join(asset(name) for name in STYLES)
+    return Template(asset("page.html")).substitute(
+        policy=content_policy(style, script),
+        style=style,
+        kind=html(kind),
+        title=html(title),
+        visibility=html(visibility),
+        subtitle=html(subtitle),
+        body=body,
+        script=f"<script>{script}</script>" if script else "",
+    )
+
+
+def _subtitle(result: Result) -> str:
+    parts = [f"version {result.suite.version}"] if result.suite else []
+    parts += [f"adapter {result.adapter}", result.execution_mode or "not begun", result.timing.started_at]
+    return " · ".join(parts)
+
+
+def _warning(said: list[str]) -> str:
+    if not said:
+        return ""
+    listed = "".join(f"<li>{html(clipped(one, 300))}</li>" for one in said[:20])
+    more = f"<li>and {len(said) - 20} more</li>" if len(said) > 20 else ""
+    return (
+        '<section class="alert error" role="alert"><h2>Result and samples disagree</h2><p>One of the two files was'
+        f" changed or damaged, so do not rely on the figures below.</p><ul>{listed}{more}</ul></section>"
+    )
+
+
+def _headline(result: Result) -> str:
+    if result.failure is not None:
+        reason = html(result.failure.reason.replace("_", " "))
+        return (
+            f'<section class="alert error"><h2>Failed: {reason}</h2>'
+            f"<p>{html(clipped(result.failure.message, 4000))}</p></section>"
+        )
+    assert result.score is not None, "load_result checks that a scored result has a score"  # noqa: S101
+    score = result.score
+    facts = {
+        "Items": count(sum(task.items for task in result.tasks)),
+        "No readable answer": count(sum(task.format_failures for task in result.tasks)),
+        "Faulty answers": count(sum(sum(task.item_failures.values()) for task in result.tasks)),
+        "Requests": f"{count(result.timing.requests)} ({count(result.timing.retries)} again)",
+        "Wall time": seconds(result.timing.wall_s),
+    }
+    return (
+        '<section class="card headline"><div>'
+        f'<p class="score">{percent(score.value)}<small> %</small></p>'
+        f'<p class="muted">95&nbsp;% interval {percent(score.low)} – {percent(score.high)}</p></div>'
+        f"{figures(facts)}</section>"
+    )
+
+
+def figures(facts: dict[str, str]) -> str:
+    """Names with values, both plain text, side by side."""
+    listed = "".join(f"<div><dt>{html(name)}</dt><dd>{html(value)}</dd></div>" for name, value in facts.items())
+    return f'<dl class="figures">{listed}</dl>'
+
+
+def _tasks(result: Result, tone: str) -> str:
+    if not result.tasks:
+        return ""
+    return (
+        f'<section aria-labelledby="tasks"><h2 id="tasks">Tasks</h2>{task_table(result.tasks, tone)}'
+        f"{metrics_table(result.tasks)}</section>"
+    )
+
+
+def _answers(result: Result, rows: list[SampleRow]) -> str:
+    items = [(row.score, row.failure) for row in rows]
+    found = outcomes(result.tasks, items if len(items) == sum(task.items for task in result.tasks) else None)
+    figure = outcome_figure(found)
+    return f'<section aria-labelledby="answers"><h2 id="answers">Answers</h2>{figure}</section>' if figure else ""
+
+
+def _latency(result: Result, rows: list[SampleRow]) -> str:
+    if result.timing.latency_histogram is not None:
+        figure = latency_figure(result.timing, result.timing.latency_histogram, "requests")
+    else:
+        figure = latency_figure(result.timing, histogram_of(row.latency_s or 0.0 for row in rows), "items")
+    if not figure:
+        return ""
+    return f'<section aria-labelledby="latency"><h2 id="latency">Latency</h2><div class="card">{figure}</div></section>'
+
+
+def _no_items(is_secret: bool) -> str:
+    if not is_secret:
+        return ""
+    return '<section><h2>Items</h2><p class="muted">The items of a hidden suite are not shown.</p></section>'
+
+
+def _viewer(result: Result, rows: list[SampleRow]) -> str:
+    shown = list(_within(rows))
+    titles = {task.name: task.title for task in result.tasks}
+    names = sorted({row.task for row in shown})
+    kinds = sorted({row.failure for row in shown if row.failure is not None})
+    about = {"tasks": [[name, titles.get(name, name)] for name in names], "kinds": kinds, "total": len(shown)}
+    task_of = {name: number for number, name in enumerate(names)}
+    encoded = (_encoded([task_of[row.task], *_fields(row)]) for row in shown)
+    blocks = "".join(
+        f'<script type="application/json" class="sample-block">[{block}]</script>' for block in _blocks(encoded)
+    )
+    left_out = (
+        f'<p class="help">The first {count(len(shown))} of {count(len(rows))} items; samples.jsonl has all.</p>'
+        if len(shown) < len(rows)
+        else ""
+    )
+    return (
+        f'<section aria-labelledby="items"><h2 id="items">Items</h2>{left_out}{asset("viewer.html")}'
+        f'<script type="application/json" id="sample-about">{_encoded(about)}</script>{blocks}</section>'
+    )
+
+
+def _within(rows: Iterable[SampleRow]) -> Iterator[SampleRow]:
+    """As many as a browser bears."""
+    chars = 0
+    for row in islice(rows, MAX_SAMPLES):
+        chars += sum(min(len(text), MAX_TEXT_CHARS) for text in (row.prompt, row.answer, row.expected, row.extracted))
+        if chars > MAX_VIEWER_CHARS:
+            return
+        yield row
+
+
+def _fields(row: SampleRow) -> list[Any]:
+    """index, score, failure, latency in s, prompt, answer, expected, extracted (null when it is the answer)."""
+    prompt, answer, expected, extracted = (
+        clipped(text, MAX_TEXT_CHARS) for text in (row.prompt, row.answer, row.expected, row.extracted)
+    )
+    latency = None if row.latency_s is None else round(row.latency_s, 4)
+    other = None if extracted == answer else extracted
+    return [row.index, row.score, row.failure, latency, prompt, answer, expected, other]
+
+
+def _blocks(encoded: Iterable[str]) -> Iterator[str]:
+    """The rows joined to blocks of about equal length."""
+    block: list[str] = []
+    chars = 0
+    for one in encoded:
+        block.append(one)
+        chars += len(one)
+        if chars >= _BLOCK_CHARS:
+            yield ",".join(block)
+            block, chars = [], 0
+    if block:
+        yield ",".join(block)
+
+
+def _encoded(value: Any) -> str:
+    # "<" is the one character by which a text could leave the block; everything beyond ASCII is escaped as well.
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _manifest(result: Result) -> str:
+    document = {"identity": result.identity, "settings": result.settings, "versions": result.versions}
+    text = html(clipped(json.dumps(document, indent=2, ensure_ascii=True), 200_000))
+    suite = f"<p>Suite: <code>{html(result.suite.sha256)}</code></p>" if result.suite else ""
+    return (
+        '<section><details class="disclosure"><summary>Manifest</summary><div>'
+        f"<p>Reproducible identity: <code>{html(result.repro_hash)}</code></p>{suite}"
+        f'<pre tabindex="0" aria-label="Manifest">{text}</pre></div></details></section>'
     )
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `samples.jsonl`; none when the file does not exist, as after a failed run.
+    """The rows of a `samples.jsonl` as they are; none when the file does not exist, as after a failed run.
 
     Raises:
         ValueError: A line is not a JSON object.
@@ -65,132 +243,16 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the report's page: its template, style or script."""
     return files("tiltyard_eval").joinpath("report_page", name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, script: str) -> str:
-    return f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'"
+def content_policy(style: str, script: str | None = None) -> str:
+    """The content security policy that allows this style and this script, by hash, and nothing else."""
+    allowed = f"'{_hash(script)}'" if script is not None else "'none'"
+    return f"default-src 'none'; style-src '{_hash(style)}'; script-src {allowed}; base-uri 'none'; form-action 'none'"
 
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _viewed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _SAMPLE_FIELDS}
-
-
-def _subtitle(result: Result) -> str:
-    parts = [f"version {result.suite.version}"] if result.suite else []
-    parts += [f"adapter {result.adapter}", result.execution_mode or "not begun", result.timing.started_at]
-    return escape(" · ".join(parts))
-
-
-def _headline(result: Result) -> str:
-    facts = {
-        "Items": sum(task.items for task in result.tasks),
-        "Format failures": sum(task.format_failures for task in result.tasks),
-        "Faulty answers": sum(sum(task.item_failures.values()) for task in result.tasks),
-        "Requests": f"{result.timing.requests} ({result.timing.retries} again)",
-        "Latency, median": _seconds(result.timing.latency_p50_s),
-        "Latency, 95 %": _seconds(result.timing.latency_p95_s),
-        "Wall time": _seconds(result.timing.wall_s),
-    }
-    if result.failure is not None:
-        reason = escape(result.failure.reason.replace("_", " "))
-        return f'<section class="failed"><h2>Failed: {reason}</h2><p>{escape(result.failure.message)}</p></section>'
-    assert result.score is not None, "load_result checks that a scored result has a score"  # noqa: S101
-    score = result.score
-    listed = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items()
-    )
-    return (
-        f'<section class="headline"><div><div class="score">{score.value * 100:.1f}<small> %</small></div>'
-        f'<p class="muted">95&nbsp;% interval {_percent(score.low)} to {_percent(score.high)}</p>'
-        f"{_bar(score.value, score.low, score.high)}</div>"
-        f'<dl class="facts">{listed}</dl></section>'
-    )
-
-
-def _tasks(tasks: tuple[TaskResult, ...]) -> str:
-    if not tasks:
-        return ""
-    head = (
-        '<th>Task</th><th class="number">Score</th><th>0 to 100&nbsp;%</th><th class="number">Items</th>'
-        '<th class="number">Weight</th><th class="number">Format failures</th>'
-    )
-    rows = "".join(_task_row(task) for task in tasks)
-    return f'<section><h2>Tasks</h2><div class="scroll"><table><tr>{head}</tr>{rows}</table></div></section>'
-
-
-def _task_row(task: TaskResult) -> str:
-    return (
-        f"<tr><td>{escape(task.title)}<small>{escape(task.name)} · {escape(task.family)}</small></td>"
-        f'<td class="number">{_percent(task.score)}<small>{_percent(task.low)} – {_percent(task.high)}</small></td>'
-        f'<td>{_bar(task.score, task.low, task.high)}</td><td class="number">{task.items}</td>'
-        f'<td class="number">{task.weight:g}</td><td class="number">{task.format_failures}</td></tr>'
-    )
-
-
-def _bar(value: float, low: float, high: float) -> str:
-    """A track from 0 to 1 with the interval as a band and the value as a mark."""
-    label = escape(f"{_percent(value)}, interval {_percent(low)} to {_percent(high)}")
-    return (
-        f'<svg viewBox="0 0 200 14" preserveAspectRatio="none" role="img" aria-label="{label}">'
-        f'<rect class="track" y="5" width="200" height="4"/>'
-        f'<rect class="band" x="{low * 200:.2f}" y="3" width="{(high - low) * 200:.2f}" height="8"/>'
-        f'<rect class="mark" x="{min(197.5, max(0.0, value * 200 - 1.25)):.2f}" width="2.5" height="14"/></svg>'
-    )
-
-
-def _failures(tasks: tuple[TaskResult, ...]) -> str:
-    kinds: Counter[str] = Counter()
-    for task in tasks:
-        kinds.update(task.item_failures)
-        kinds["format"] += task.format_failures
-    rows = "".join(
-        f'<tr><td>{escape(kind.replace("_", " "))}</td><td class="number">{count}</td></tr>'
-        for kind, count in kinds.most_common()
-        if count
-    )
-    return f'<section><h2>Failures by kind</h2><table class="kinds">{rows}</table></section>' if rows else ""
-
-
-def _samples(rows: list[dict[str, Any]], *, hidden: bool) -> str:
-    if hidden:
-        return '<section><h2>Items</h2><p class="muted">The items of a hidden suite are not shown.</p></section>'
-    if not rows:
-        return ""
-    # "<" is the one character by which a text could leave the block; everything beyond ASCII is escaped as well.
-    data = json.dumps(rows, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    return (
-        '<section><h2>Items</h2><div class="controls">'
-        '<input id="sample-search" type="search" placeholder="Search prompts and answers" aria-label="Search">'
-        '<select id="sample-task" aria-label="Task"><option value="">All tasks</option></select>'
-        '<select id="sample-outcome" aria-label="Outcome"><option value="">All outcomes</option></select></div>'
-        '<p class="muted" id="sample-count" aria-live="polite"></p><div id="sample-list"></div>'
-        '<button id="sample-more" type="button" hidden>Show more</button>'
-        f'<script type="application/json" id="sample-data">{data}</script></section>'
-    )
-
-
-def _manifest(result: Result) -> str:
-    document = {
-        "identity": result.identity,
-        "settings": result.settings,
-        "versions": result.versions,
-    }
-    text = escape(json.dumps(document, indent=2, ensure_ascii=True))
-    return (
-        '<section><details class="manifest"><summary>Manifest</summary>'
-        f"<p>Reproducible identity: <code>{escape(result.repro_hash)}</code></p><pre>{text}</pre></details></section>"
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.1f}\u202f%"
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s"

@@ -7,7 +7,8 @@ crosses from the evaluator's container to the worker.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ SCHEMA: Final = "tiltyard.result/1"
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 MAX_TEXT_CHARS: Final = 20_000
 MAX_TASKS: Final = 10_000
+MAX_EDGES: Final = 100
 
 
 class ResultError(ValueError):
@@ -49,7 +51,11 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task: mean item score with interval, and what went wrong, by kind."""
+    """One task: mean item score with interval, and what went wrong, by kind.
+
+    `ties` counts the items whose score differs from lm-eval's, because several choices had the highest log-likelihood
+    and share the credit. `metrics` are lm-eval's own, by `metric,filter`; none when an answer was faulty.
+    """
 
     name: str
     title: str
@@ -61,11 +67,27 @@ class TaskResult:
     high: float
     format_failures: int
     item_failures: Mapping[str, int]
+    ties: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LatencyHistogram:
+    """Requests by how long they took: `counts[i]` of them at least `edges_s[i]` and less than `edges_s[i + 1]` seconds.
+
+    The last count also holds what took longer than the last edge.
+    """
+
+    edges_s: tuple[float, ...]
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock facts; everything here stands outside the reproducible identity."""
+    """Wall-clock facts; everything here stands outside the reproducible identity.
+
+    Latencies are those of answered requests, in seconds; None without any. The first results have fewer of them.
+    """
 
     started_at: str
     wall_s: float
@@ -73,6 +95,10 @@ class Timing:
     retries: int
     latency_p50_s: float | None
     latency_p95_s: float | None
+    latency_p90_s: float | None = None
+    latency_p99_s: float | None = None
+    latency_max_s: float | None = None
+    latency_histogram: LatencyHistogram | None = None
 
 
 @dataclass(frozen=True)
@@ -182,8 +208,10 @@ def _score(value: object) -> Score:
 
 
 def _task(value: object, where: str) -> TaskResult:
-    entry = _object(value, where, {field.name for field in fields(TaskResult)})
+    added = {"ties": 0, "metrics": {}}  # fields that the first results do not have
+    entry = _object(added | _mapping(value, where), where, {field.name for field in fields(TaskResult)})
     failures = _mapping(entry["item_failures"], f"{where}.item_failures")
+    metrics = _mapping(entry["metrics"], f"{where}.metrics")
     items = _count(entry["items"], f"{where}.items")
     task = TaskResult(
         name=_text(entry["name"], f"{where}.name"),
@@ -196,6 +224,8 @@ def _task(value: object, where: str) -> TaskResult:
         high=_unit(entry["high"], f"{where}.high"),
         format_failures=_count(entry["format_failures"], f"{where}.format_failures"),
         item_failures={_text(kind, where): _count(n, f"{where}.item_failures") for kind, n in failures.items()},
+        ties=_count(entry["ties"], f"{where}.ties"),
+        metrics={_text(name, where): _number(n, f"{where}.metrics", low=-math.inf) for name, n in metrics.items()},
     )
     if task.format_failures + sum(task.item_failures.values()) > items:
         raise ResultError(f"{where} counts more failures than items")
@@ -203,18 +233,31 @@ def _task(value: object, where: str) -> TaskResult:
 
 
 def _timing(value: object) -> Timing:
-    entry = _object(value, "timing", {field.name for field in fields(Timing)})
+    added = dict.fromkeys(("latency_p90_s", "latency_p99_s", "latency_max_s", "latency_histogram"))
+    entry = _object(added | _mapping(value, "timing"), "timing", {field.name for field in fields(Timing)})
     latency = {
         name: None if entry[name] is None else _number(entry[name], f"timing.{name}", low=0.0)
-        for name in ("latency_p50_s", "latency_p95_s")
+        for name in ("latency_p50_s", "latency_p90_s", "latency_p95_s", "latency_p99_s", "latency_max_s")
     }
+    histogram = entry["latency_histogram"]
     return Timing(
         started_at=_text(entry["started_at"], "timing.started_at"),
         wall_s=_number(entry["wall_s"], "timing.wall_s", low=0.0),
         requests=_count(entry["requests"], "timing.requests"),
         retries=_count(entry["retries"], "timing.retries"),
+        latency_histogram=None if histogram is None else _histogram(histogram, "timing.latency_histogram"),
         **latency,
     )
+
+
+def _histogram(value: object, where: str) -> LatencyHistogram:
+    entry = _object(value, where, {"edges_s", "counts"})
+    edges_s = _list(entry["edges_s"], f"{where}.edges_s", MAX_EDGES)
+    edges = tuple(_number(one, f"{where}.edges_s", low=0.0) for one in edges_s)
+    counts = tuple(_count(n, f"{where}.counts") for n in _list(entry["counts"], f"{where}.counts", MAX_EDGES))
+    if len(edges) != len(counts) + 1 or any(low >= high for low, high in pairwise(edges)):
+        raise ResultError(f"{where} needs ascending edges_s, one more than counts")
+    return LatencyHistogram(edges, counts)
 
 
 def _object(value: object, where: str, keys: set[str]) -> dict[str, Any]:

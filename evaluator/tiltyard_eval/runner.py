@@ -10,14 +10,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from tiltyard_eval.config import JOURNAL_FILE, RESULT_FILE, SAMPLES_FILE, RunConfig, RunFacts
+from tiltyard_eval.config import JOURNAL_FILE, LM_EVAL_FOLDER, RESULT_FILE, SAMPLES_FILE, RunConfig, RunFacts
 from tiltyard_eval.errors import Cancelled, RunFailed
 from tiltyard_eval.files import write_json, write_jsonl
 from tiltyard_eval.harness import Evaluation, evaluate_suite
 from tiltyard_eval.journal import SCHEMA, Journal, JournalError
+from tiltyard_eval.lm_eval_files import write_lm_eval_files
 from tiltyard_eval.outcome import failed_result, scored_result
 from tiltyard_eval.progress import Reporter
-from tiltyard_eval.questions import Answer, Question
+from tiltyard_eval.questions import Answer, AnyQuestion
 from tiltyard_eval.results import Result
 from tiltyard_eval.session import Session
 from tiltyard_eval.suite import Suite, SuiteError, load_suite
@@ -64,23 +65,39 @@ def _run(config: RunConfig, out: Path, journal: Journal, reporter: Reporter) -> 
     evaluation: Evaluation | None = None
     try:
         with _stop_signals():
-            suite = load_suite(Path(config.suite))
+            suite = load_suite(Path(config.suite), trusted=config.trust_suite)
+            _check_network(config, suite)
             _check_header(journal, config, suite)
             evaluation = _evaluate(suite, Session(config, journal, facts, reporter), reporter)
             result = scored_result(config, suite, evaluation, facts)
-    except RunFailed as failure:
-        result = failed_result(config, suite, failure, facts)
-    except SuiteError as error:
-        result = failed_result(config, suite, RunFailed("infra_error", f"The suite is not usable: {error}"), facts)
-    except Cancelled:
-        message = "The evaluation was stopped from outside. `resume` continues it."
-        result = failed_result(config, suite, RunFailed("cancelled", message), facts)
-    except Exception as error:  # the boundary: whatever goes wrong in our code is reported as ours
-        result = failed_result(config, suite, _internal_error(error), facts)
+    except BaseException as error:  # the boundary: whatever goes wrong becomes a result
+        result = failed_result(config, suite, _failure_of(error), facts)
     if evaluation is not None:
         write_jsonl(out / SAMPLES_FILE, (asdict(item) for item in evaluation.items))
+        if config.lm_eval_files:
+            write_lm_eval_files(out / LM_EVAL_FOLDER, evaluation.document)
     write_json(out / RESULT_FILE, result.to_json())
     return result
+
+
+def _failure_of(error: BaseException) -> RunFailed:
+    """What an error means for the run; raises it again where it means nothing, such as a second Ctrl-C."""
+    if isinstance(error, RunFailed):
+        return error
+    if isinstance(error, SuiteError):
+        return RunFailed("infra_error", f"The suite is not usable: {error}")
+    if isinstance(error, Cancelled):
+        return RunFailed("cancelled", "The evaluation was stopped from outside. `resume` continues it.")
+    if isinstance(error, Exception):
+        return _internal_error(error)  # whatever goes wrong in our code is reported as ours
+    raise error
+
+
+def _check_network(config: RunConfig, suite: Suite) -> None:
+    if suite.network and not config.allow_network:
+        raise RunFailed(
+            "infra_error", "The suite reads its data from a hub. Allow it with --allow-network, if that is wanted."
+        )
 
 
 def _check_header(journal: Journal, config: RunConfig, suite: Suite) -> None:
@@ -93,13 +110,13 @@ def _check_header(journal: Journal, config: RunConfig, suite: Suite) -> None:
 
 
 def _evaluate(suite: Suite, session: Session, reporter: Reporter) -> Evaluation:
-    def ask(questions: Sequence[Question]) -> Mapping[str, Answer]:
+    def ask(questions: Sequence[AnyQuestion]) -> Mapping[str, Answer]:
+        session.prepare({question.kind for question in questions})
         answers = session.ask(questions)
         reporter.stage("scoring")
         signal.setitimer(signal.ITIMER_REAL, SCORING_LIMIT_S)
         return answers
 
-    session.prepare()
     try:
         return evaluate_suite(suite, ask)
     except _ScoringTimeout as error:

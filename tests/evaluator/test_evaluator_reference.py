@@ -1,4 +1,4 @@
-"""The reference page names every option, reason and kind of fault that the code has."""
+"""The reference names every option, reason and kind of fault of the code, and pages name tests that exist."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "evaluator.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "report"])
+@pytest.mark.parametrize("command", ["run", "resume", "report", "compare"])
 def test_every_option_is_documented(command: str) -> None:
     options = set(re.findall(r"--[a-z-]+", run_evaluator(command, "--help").stdout)) - {"--help"}
     assert options
@@ -22,7 +22,7 @@ def test_every_option_is_documented(command: str) -> None:
 
 
 def test_every_reason_and_kind_of_fault_is_documented() -> None:
-    sources = Path(inspect.getfile(tiltyard_eval)).parent.glob("*.py")
+    sources = Path(inspect.getfile(tiltyard_eval)).parent.rglob("*.py")
     kinds = {
         kind
         for source in sources
@@ -39,3 +39,16 @@ def test_every_field_of_a_result_is_documented() -> None:
         for name in part.__dataclass_fields__
     }
     assert {name for name in names if f"`{name}`" not in PAGE} == set()
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"tests/[\w/]+\.py", page.read_text(encoding="utf-8"))}
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+    trust = (ROOT / "docs" / "explanation" / "trust.md").read_text(encoding="utf-8")
+    for section in re.split(r"^## ", trust, flags=re.MULTILINE)[1:]:
+        title = section.splitlines()[0]
+        assert "tests/" in section, f"{title}: names no test"
+        if title != "Faults of ours":
+            assert "**What is left.**" in section, f"{title}: does not say what is not covered"

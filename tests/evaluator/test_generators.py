@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,6 @@ import pytest
 from tiltyard_eval.generators import (
     FRAMES,
     LEVELS,
-    MAX_ANSWER_CHARS,
-    MAX_PROMPT_CHARS,
     REGISTRY,
     Family,
     GeneratorError,
@@ -30,6 +29,13 @@ GOLDEN = {
     "sort_words": "25c5d56b0e0130ea5493e1ea56027fe15b52a7a84a02a9e2c2d51fd5d762a7b9",
     "reverse_word": "4c0d1ef1aec057344a321a68592c40f30f557360845bdb8237b3a2030ebcfe82",
     "boolean": "ed88bc8c825e0ca321e6530bf78a88065585f8758b4ffdaaddb3ab851fd6ed41",
+    "expand_brackets": "abe921b9d90d50a1073cac20524e0bc1f586dac17aa88bfe734b13684b988ff0",
+    "code_list": "83391c8cd7cc2f76647d253a22dc7a8d3bfd4545443b7df716a2350a71eeccc3",
+    "grid_path": "25d476e571951d442bc1b9d46a465119936e67faba0afadcc308ee880e50fdd5",
+    "order_tasks": "b61a61914c498c40acc2320cdabba5333ba9db93d1ed2f47ad6d7ecea091047a",
+    "read_places": "bcf6f1110cccf96d71cba816391730fd40a3ee3273e8c364d891c86eb70f711f",
+    "truth_tellers": "38b0cbd1b19e0b10644c769b6d38187f6817fde4ee46e1af5711626af2526468",
+    "write_line": "eb37548f4a11f14cb5a290ffcb5a1d12b0d4c5d87b1d85bb9feb40699ca979e0",
     "possession": "76e9eb4874c5894d08daaf2dcc2d68ce14eb90c5809914fe279fd5ef77c2a6ac",
 }
 
@@ -42,10 +48,13 @@ def _some(fam: Family, count: int = 60) -> list[Item]:
     return [item for level in LEVELS for item in fam.items(level, count, level)]
 
 
-def test_there_are_many_families_and_levels() -> None:
-    assert len(OWN) >= 16
+def test_there_are_many_families_of_every_kind_and_five_levels() -> None:
+    assert len(OWN) >= 40
     assert len(GYM) >= 8
     assert LEVELS == (1, 2, 3, 4, 5)
+    groups = Counter(fam.group for fam in OWN)
+    kinds = ("arithmetic", "algebra", "logic", "counting", "strings", "grids", "graphs", "code reading")
+    assert min(groups[kind] for kind in (*kinds, "reading comprehension", "instruction following")) >= 4
 
 
 @pytest.mark.parametrize("fam", REGISTRY.values(), ids=lambda fam: fam.name)
@@ -63,10 +72,10 @@ def test_bytes_have_not_changed_since_they_were_recorded(name: str, digest: str)
 @pytest.mark.parametrize("fam", REGISTRY.values(), ids=lambda fam: fam.name)
 def test_items_keep_the_form_that_servers_are_asked_in(fam: Family) -> None:
     for item in _some(fam):
-        assert 0 < len(item.prompt) <= MAX_PROMPT_CHARS
+        assert 0 < len(item.prompt) <= fam.max_prompt_chars
         assert item.prompt.endswith((":",))
         assert item.prompt.isascii()
-        assert 0 < len(item.answer) <= MAX_ANSWER_CHARS
+        assert 0 < len(item.answer) <= fam.max_answer_chars
         assert item.answer == item.answer.strip()
         assert "\n" not in item.answer
         assert "{" not in item.prompt
@@ -86,13 +95,8 @@ def test_phrasings_are_several_and_each_shows_the_same_content(fam: Family) -> N
         named = set(re.findall(r"\{(\w+)\}", phrasing))
         assert named <= set(fields)
         # A field that a phrasing leaves out must be one that another one stands for (the ordinal of a position).
-        assert len(set(fields) - named) <= (1 if fam.name in {"item_at", "story"} else 0)
-
-
-@pytest.mark.parametrize("fam", REGISTRY.values(), ids=lambda fam: fam.name)
-def test_one_constant_answer_never_gets_far(fam: Family) -> None:
-    answers = [item.answer for item in fam.items(3, 400, 4)]
-    assert max(answers.count(answer) for answer in set(answers)) <= 0.62 * len(answers)
+        # The checks are for the scorer: what they demand stands in another field, in words.
+        assert len(set(fields) - named - {"checks"}) <= (1 if fam.name in {"item_at", "story"} else 0)
 
 
 def test_surfaces_are_those_asked_for() -> None:
@@ -115,6 +119,13 @@ def test_what_does_not_exist_is_refused(arguments: dict, message: str) -> None:
         get_family("addition").items(1, 1, **arguments)
     with pytest.raises(GeneratorError, match="no family 'cooking'"):
         get_family("cooking")
+
+
+def test_no_data_set_that_failed_the_screen_is_wrapped() -> None:
+    """Not deterministic, wrong about their own answers, raising, or paying for junk, with reasoning-gym 0.1.25."""
+    failed = {"list_functions", "boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
+    failed |= {"prime_factorization", "game_of_life_halting", "letter_counting"}
+    assert failed.isdisjoint({fam.name.removeprefix("gym_") for fam in GYM})
 
 
 @pytest.mark.parametrize("fam", GYM, ids=lambda fam: fam.name)

@@ -1,4 +1,4 @@
-"""Every own family's answers, solved again by other code than the generator's."""
+"""Every own basic family's answers, solved again by other code than the generator's."""
 
 import calendar
 import datetime
@@ -153,5 +153,6 @@ def test_roman_numerals_read_back() -> None:
 
 
 def test_no_family_is_left_unchecked() -> None:
-    own = {name for name, fam in REGISTRY.items() if fam.group != GYM_GROUP}
+    """But for the extended ones, which have files of their own."""
+    own = {name for name, fam in REGISTRY.items() if fam.group != GYM_GROUP and not fam.extended}
     assert own == {*SOLVERS, "roman"}

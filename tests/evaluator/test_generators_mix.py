@@ -42,7 +42,7 @@ def test_weights_and_overrides_are_kept(tmp_path: Path) -> None:
         "  - {name: hard_sums, family: addition, weight: 1000, levels: [5], frames: [chat], phrasings: [c]}\n",
     )
     tasks = load_mix(path)
-    own = sum(fam.group != GYM_GROUP for fam in REGISTRY.values())
+    own = sum(fam.group != GYM_GROUP and not fam.extended for fam in REGISTRY.values())
     assert len(tasks) == own + 1
     items = list(draw_mix(tasks, 3, 4000))
     counts = Counter(item.task for item in items)
@@ -51,6 +51,12 @@ def test_weights_and_overrides_are_kept(tmp_path: Path) -> None:
     assert {item.level for item in items if item.task == "hard_sums"} == {5}
     levels = Counter(item.level for item in items if item.task == "addition")
     assert levels[1] == pytest.approx(3 * levels[2], rel=0.3)
+
+
+def test_groups_stand_for_their_families(tmp_path: Path) -> None:
+    tasks = load_mix(_mix(tmp_path, "levels: [1]\nfamilies: [algebra, grids]\n"))
+    assert {REGISTRY[task.family].group for task in tasks} == {"algebra", "grids"}
+    assert len(tasks) == sum(fam.group in ("algebra", "grids") for fam in REGISTRY.values())
 
 
 def test_excluded_prompts_do_not_occur(tmp_path: Path) -> None:
@@ -78,7 +84,9 @@ def test_excluded_prompts_do_not_occur(tmp_path: Path) -> None:
         ("levels: [1]\ntasks: [{family: addition, name: ../x}]\n", "a name is made of"),
         ("levels: [1]\ntasks: [{family: addition}, {family: addition}]\n", "stands twice"),
         ("levels: [1]\nframes: [poem]\nfamilies: all\n", "no frame 'poem'"),
-        ("levels: [1]\nfamilies: most\n", "only 'all'"),
+        ("levels: [1]\nfamilies: most\n", "give 'all' or a list of groups, of which there are algebra, arithmetic"),
+        ("levels: [1]\nfamilies: [cooking]\n", "give 'all' or a list of groups"),
+        ("levels: [1]\nfamilies: [[algebra]]\n", "give 'all' or a list of groups"),
         ("levels: [1]\nfamilies: all\nextra: 1\n", "unknown keys"),
         ("levels: [1]\nlevels: [2]\nfamilies: all\n", "stands twice"),
         ("levels: &a [1]\nframes: *a\n", "aliases"),
@@ -100,6 +108,9 @@ def test_a_wrong_mix_gets_one_clear_error(
 
 def test_the_demo_mix_covers_every_own_family_at_easy_levels() -> None:
     tasks = load_mix(DEMO / "data" / "pretrain-mix.yaml")
-    assert {task.family for task in tasks} == {name for name, fam in REGISTRY.items() if fam.group != GYM_GROUP}
+    basic = {name for name, fam in REGISTRY.items() if fam.group != GYM_GROUP and not fam.extended}
+    assert {task.family for task in tasks} == basic
+    digest = hashlib.sha256("".join(item.to_json() + "\n" for item in draw_mix(tasks, 7, 500)).encode()).hexdigest()
+    assert digest == "4fa1b25559b3126af7b6482c7f12fcbb45c4e99015fd14a775915b9b11d7cd3a"  # what squire was trained on
     levels = Counter(item.level for item in draw_mix(tasks, 1, 3000))
     assert levels[1] + levels[2] > 2 * sum(levels[level] for level in (3, 4, 5))

@@ -2,34 +2,15 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from eval_servers import running_server
-from eval_suites import RecordingReporter
+from twenty_questions import ANSWERS, QUESTIONS, ask
 
-from tiltyard_eval.adapters import GenerationSettings
-from tiltyard_eval.config import RunConfig, RunFacts
 from tiltyard_eval.errors import RunFailed
-from tiltyard_eval.journal import Journal
-from tiltyard_eval.questions import Answer, Question
-from tiltyard_eval.retry import RetryPolicy
-from tiltyard_eval.session import Session
-
-SETTINGS = GenerationSettings(max_tokens=16, temperature=0.0, stop=("\n",))
-QUESTIONS = [Question(f"secret question {n}:", SETTINGS) for n in range(20)]
-ANSWERS = {question.prompt: f" secret answer {n}" for n, question in enumerate(QUESTIONS)}
-
-
-def ask(folder: Path, url: str, **settings: object) -> tuple[Mapping[str, Answer], RunFacts]:
-    defaults = {"adapter": "openai", "request_timeout_s": 5.0, "start_timeout_s": 5.0, "deadline_s": 30.0}
-    config = RunConfig(url=url, suite="", concurrency=5, **{**defaults, **settings})  # type: ignore[arg-type]
-    facts = RunFacts()
-    with Journal(folder / "journal.jsonl", fresh=True) as journal:
-        session = Session(config, journal, facts, RecordingReporter(), RetryPolicy(pauses_s=(0.01, 0.02)))
-        session.prepare()
-        return session.ask(QUESTIONS), facts
+from tiltyard_eval.http_client import retry_after_s
 
 
 @pytest.mark.parametrize("adapter", ["openai", "native"])
@@ -43,7 +24,7 @@ def test_good_server_is_asked_in_batches_in_order(tmp_path: Path, adapter: str) 
 
 def test_server_without_batches_is_asked_one_by_one(tmp_path: Path) -> None:
     with running_server(tmp_path, answers=ANSWERS, behaviour="single_only") as url:
-        answers, facts = ask(tmp_path, url)
+        answers, facts = ask(tmp_path, url, concurrency=5)
     assert {q.prompt: answers[q.key].text for q in QUESTIONS} == ANSWERS
     assert facts.execution_mode == "concurrent-5"
 
@@ -197,3 +178,86 @@ def test_server_that_lives_but_cuts_connections_counts_as_crashed(tmp_path: Path
         ask(tmp_path, url)
     assert failure.value.reason == "crashed"
     assert "3 requests in a row" in failure.value.message
+
+
+def test_what_only_a_crowd_breaks_costs_nobody_a_point(tmp_path: Path) -> None:
+    """The server cannot do three things at once. Asked too much it says 500, 503 or nothing; no score shows it."""
+    with running_server(tmp_path, answers=ANSWERS, behaviour="narrow") as url:
+        answers, facts = ask(tmp_path, url, concurrency=8, batch_size=1)
+        assert {q.prompt: (answers[q.key].text, answers[q.key].failure) for q in QUESTIONS} == {
+            prompt: (text, None) for prompt, text in ANSWERS.items()
+        }
+        assert facts.requests > len(QUESTIONS) + 2  # it was asked too much
+        (tmp_path / "journal.jsonl").unlink()
+        adaptive, _ = ask(tmp_path, url, concurrency=None, batch_size=1)
+    assert {key: answer.text for key, answer in adaptive.items()} == {key: one.text for key, one in answers.items()}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [("null_text", "protocol_error"), ("status_500", "protocol_error"), ("crash", "crashed"), ("hang", "time_limit")],
+)
+@pytest.mark.parametrize("concurrency", [4, None])
+def test_verdicts_are_the_same_with_many_requests_in_flight(
+    tmp_path: Path, behaviour: str, reason: str, concurrency: int | None
+) -> None:
+    with (
+        running_server(tmp_path, answers=ANSWERS, behaviour=f"{behaviour}@4") as url,
+        pytest.raises(RunFailed) as failure,
+    ):
+        ask(tmp_path, url, concurrency=concurrency, batch_size=2, request_timeout_s=0.5)
+    assert failure.value.reason == reason
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, None])
+def test_refused_question_costs_itself_alone_in_company_too(tmp_path: Path, concurrency: int | None) -> None:
+    answers = {**ANSWERS, QUESTIONS[7].prompt: "REFUSE"}
+    with running_server(tmp_path, answers=answers, behaviour="refuse") as url:
+        got, _ = ask(tmp_path, url, concurrency=concurrency, batch_size=3)
+    assert {q.prompt for q in QUESTIONS if got[q.key].failure} == {QUESTIONS[7].prompt}
+
+
+@pytest.mark.parametrize("concurrency", [1, None])
+def test_a_server_that_says_how_long_to_wait_is_left_alone_for_so_long(tmp_path: Path, concurrency: int | None) -> None:
+    """The policy's own pauses would have been over after 30 ms, and the questions lost."""
+    with running_server(tmp_path, answers=ANSWERS, behaviour="wait@3") as url:
+        answers, facts = ask(tmp_path, url, concurrency=concurrency)
+    assert {q.prompt: answers[q.key].text for q in QUESTIONS} == ANSWERS
+    assert 1 <= facts.retries <= 4
+
+
+def test_the_deadline_holds_while_a_server_asks_for_patience(tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path, answers=ANSWERS, behaviour="wait_for_ever@3") as url,
+        pytest.raises(RunFailed, match="after 0 of 20 questions") as failure,
+    ):
+        ask(tmp_path, url, deadline_s=1.0)
+    assert failure.value.reason == "time_limit"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("", 0.0),
+        ("7", 7.0),
+        ("-7", 0.0),
+        ("1e9", 0.0),
+        ("9" * 5000, 999_999_999.0),
+        ("\u0667", 0.0),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2026 12:00:30 -0000", 30.0),
+        ("Tue, 99 Nov 2026 12:00:30 GMT", 0.0),
+        ("soon", 0.0),
+    ],
+)
+def test_retry_after(header: str, seconds: float) -> None:
+    assert retry_after_s(header, now=datetime(2026, 11, 24, 12, tzinfo=UTC)) == seconds
+
+
+def test_every_answered_request_has_a_latency_also_one_for_several_questions(tmp_path: Path) -> None:
+    with running_server(tmp_path, answers=ANSWERS, delay_s=0.05) as url:
+        answers, facts = ask(tmp_path, url)
+    assert len(facts.latencies_s) == 4
+    assert min(facts.latencies_s) >= 0.05
+    assert {answer.latency_s for answer in answers.values()} == set(facts.latencies_s)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tiltyard_eval.adapters import GenerationSettings, clip
-from tiltyard_eval.errors import RunFailed
 from tiltyard_eval.journal import Journal, JournalError
 from tiltyard_eval.lm import question_of
 from tiltyard_eval.questions import Question, plan_batches
@@ -55,11 +54,11 @@ def test_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_plan_asks_equal_questions_once_in_an_order_of_the_seed() -> None:
     questions = [Question(f"q{n % 10}", LINE) for n in range(30)] + [Question("q1", LONG)]
-    plan = plan_batches(questions, seed=1, batch_size=4)
+    plan = plan_batches(questions, seed=1, batch_sizes={"generate": 4})
     assert sorted(len(batch.questions) for batch in plan) == [1, 2, 4, 4]
     assert all(len({question.settings for question in batch.questions}) == 1 for batch in plan)
-    assert plan == plan_batches(reversed(questions), seed=1, batch_size=4)
-    assert plan != plan_batches(questions, seed=2, batch_size=4)
+    assert plan == plan_batches(reversed(questions), seed=1, batch_sizes={"generate": 4})
+    assert plan != plan_batches(questions, seed=2, batch_sizes={"generate": 4})
 
 
 def test_text_is_clipped_at_the_first_of_all_stop_strings() -> None:
@@ -73,5 +72,6 @@ def test_text_is_clipped_at_the_first_of_all_stop_strings() -> None:
 def test_lm_eval_settings_become_a_question() -> None:
     question = question_of(("p", {"until": ["\n"], "max_gen_toks": 16, "do_sample": False, "temperature": 0.7}))
     assert question == Question("p", LINE)
-    with pytest.raises(RunFailed, match="top_k"):
-        question_of(("p", {"until": ["\n"], "top_k": 5}))
+    question = question_of(("p", {"until": "\n", "max_gen_toks": 16, "top_k": 5}))
+    assert question.settings.extra_fields() == {"top_k": 5}
+    assert question.key != Question("p", LINE).key

@@ -18,8 +18,30 @@ def test_module_imports_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["runner", "session", "outcome", "harness"])
-def test_lm_eval_is_imported_only_when_a_suite_is_evaluated(module: str) -> None:
-    code = f"import sys, tiltyard_eval.{module}; print('lm_eval' in sys.modules)"
+@pytest.mark.parametrize("module", ["runner", "session", "harness", "outcome"])
+def test_lm_eval_and_scipy_wait_until_they_are_needed(module: str) -> None:
+    code = f"import sys, tiltyard_eval.{module}; print({{'lm_eval', 'scipy', 'datasets'}} & sys.modules.keys() or '')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == ""
+
+
+LOADING = """
+import sys
+from tiltyard_eval.lm_eval_loading import load_evaluate, templates_compiled_once
+load_evaluate()
+unused = {"chardet", "redis", "scipy", "torch", "transformers", "wcwidth"} & sys.modules.keys()
+assert not unused, unused
+import chardet, wcwidth  # only shut out while lm-eval loads
+
+from lm_eval import utils
+template, docs = "{{a}}{% if b %} yes{% endif %}{% set a = 5 %}", [{"a": 1, "b": 1}, {"a": "x", "b": 0}]
+plain, anew = [utils.apply_template(template, doc) for doc in docs], utils.env.from_string
+with templates_compiled_once():
+    assert utils.env.from_string(template) is utils.env.from_string(template)
+    assert [utils.apply_template(template, doc) for doc in docs] == plain == ["1 yes", "x"]
+assert utils.env.from_string == anew
+"""
+
+
+def test_lm_eval_loads_without_what_nobody_uses_and_compiles_a_template_once() -> None:
+    subprocess.run([sys.executable, "-c", LOADING], check=True)

@@ -10,7 +10,8 @@ import pytest
 from eval_results import example_result
 
 from tiltyard_eval.files import write_json
-from tiltyard_eval.results import MAX_RESULT_BYTES, ResultError, load_result
+from tiltyard_eval.latency import EDGES_S, histogram, latency_fields, percentile
+from tiltyard_eval.results import MAX_RESULT_BYTES, ResultError, Timing, load_result
 
 
 def valid() -> dict[str, Any]:
@@ -53,6 +54,11 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (put("failure", value={"reason": "crashed", "message": ""}), "a scored result has"),
         (put("suite", "visibility", value="secret"), "suite.visibility"),
         (put("timing", "wall_s", value=-1), "timing.wall_s is out of range"),
+        (put("timing", "latency_p99_s", value="1"), "timing.latency_p99_s is not a finite number"),
+        (put("timing", "latency_histogram", "counts", value=[1]), "one more than counts"),
+        (put("timing", "latency_histogram", "counts", 0, value=-1), "timing.latency_histogram.counts is not a count"),
+        (put("timing", "latency_histogram", "edges_s", 1, value=0.0), "ascending edges_s"),
+        (put("timing", "latency_histogram", "counts", value=[0] * 101), "at most 100 entries"),
         (put("repro_hash", value="md5:1"), "repro_hash"),
     ],
 )
@@ -62,6 +68,33 @@ def test_wrong_field_is_refused_by_name(change: Callable[[dict[str, Any]], None]
     with pytest.raises(ResultError) as error:
         load_result(json.dumps(document).encode())
     assert message in str(error.value)
+
+
+def test_result_of_before_there_was_a_histogram_can_be_read() -> None:
+    document = valid()
+    kept = ("started_at", "wall_s", "requests", "retries", "latency_p50_s", "latency_p95_s")
+    document["timing"] = {name: document["timing"][name] for name in kept}
+    timing = load_result(json.dumps(document).encode()).timing
+    assert timing == Timing("2026-01-01T00:00:00+00:00", 1.5, 4, 0, 0.1, 0.185)
+
+
+def test_every_latency_is_counted_once_at_its_place() -> None:
+    counts = histogram([0.0, 0.0005, 0.001, 0.05, 0.099999, 0.1, 999.0, 1000.0, 99999.0]).counts
+    assert len(counts) == len(EDGES_S) - 1
+    assert {EDGES_S[place]: count for place, count in enumerate(counts) if count} == {
+        **{0.0: 2, 0.001: 1, 0.05: 2, 0.1: 1},
+        500.0: 3,
+    }
+
+
+def test_percentiles_are_none_without_requests() -> None:
+    assert percentile([], 0.5) is None
+    assert percentile([1.0, 2.0, 3.0], 0.5) == 2.0
+    fields = latency_fields([])
+    assert {fields[f"latency_{name}_s"] for name in ("p50", "p90", "p95", "p99", "max")} == {None}
+    assert not any(fields["latency_histogram"].counts)
+    fields = latency_fields([n / 100 for n in range(101)])
+    assert [fields[f"latency_{name}_s"] for name in ("p50", "p90", "p95", "p99", "max")] == [0.5, 0.9, 0.95, 0.99, 1.0]
 
 
 @pytest.mark.parametrize("name", sorted(valid()))

@@ -1,6 +1,5 @@
 """`run` and `resume` as processes: result files, exit statuses, kills and continuation."""
 
-import functools
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ from eval_suites import RecordingReporter, evaluator_command, gold_answers, make
 from tiltyard_eval import runner
 from tiltyard_eval.config import RunConfig
 from tiltyard_eval.results import load_result
-from tiltyard_eval.suite import Suite, load_suite, lock_suite
+from tiltyard_eval.suite import Suite, lock_suite
 
 pytestmark = pytest.mark.slow
 
@@ -41,14 +40,16 @@ def test_gold_answers_score_one(tmp_path: Path, suite: Suite) -> None:
     assert done.returncode == 0, done.stderr
     result = load_result(out / "result.json")
     assert result.score is not None
-    assert (result.score.value, result.score.low, result.score.high) == (1.0, 1.0, 1.0)
+    assert (result.score.value, result.score.high) == (1.0, 1.0)
+    assert 0.7 < result.score.low < 1.0  # 24 right answers do not prove that none would be wrong
     assert [task.items for task in result.tasks] == [12, 12]
     assert result.identity["suite_sha256"] == suite.sha256
     rows = read_samples(out)
     assert len(rows) == 24
     first = next(row for row in rows if (row["task"], row["index"]) == ("sums", 3))
     assert set(first) == {
-        *("task", "index", "prompt", "answer", "expected", "score", "failure", "latency_s", "extracted")
+        *("task", "index", "prompt", "answer", "expected", "score", "failure", "latency_s", "extracted", "tied"),
+        *("cluster", "twin"),
     }
     assert (first["prompt"], first["answer"], first["extracted"], first["expected"], first["score"]) == (
         *("What is 3 + 3?\nAnswer:", " 6", "6", "6", 1.0),
@@ -135,7 +136,9 @@ def test_second_run_into_the_same_folder_is_refused_and_leaves_it_alone(tmp_path
 
 def start_and_wait_for_batches(url: str, suite: Suite, out: Path, count: int) -> subprocess.Popen[bytes]:
     """Start a slow run and return once its journal holds `count` finished batches."""
-    command = evaluator_command("run", "--url", url, "--suite", suite.root, "--out", out, "--concurrency", 4)
+    command = evaluator_command(
+        "run", "--url", url, "--suite", suite.root, "--out", out, "--batch-size", 4, "--concurrency", 1
+    )
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     journal = out / "journal.jsonl"
@@ -157,7 +160,9 @@ def test_resume_after_kill_9_repeats_nothing_and_gives_the_same_result(tmp_path:
     answers = {**gold_answers(suite), suite.tasks[0].items[0].prompt: " wrong"}
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log.jsonl"
     with running_server(tmp_path, answers=answers) as url:
-        run = run_evaluator("run", "--url", url, "--suite", suite.root, "--out", whole, "--concurrency", 4)
+        run = run_evaluator(
+            "run", "--url", url, "--suite", suite.root, "--out", whole, "--batch-size", 4, "--concurrency", 1
+        )
         assert run.returncode == 0
     with running_server(tmp_path, answers=answers, delay_s=0.3, log=log) as url:
         process = start_and_wait_for_batches(url, suite, killed, 2)
@@ -228,11 +233,10 @@ def test_text_that_keeps_a_regular_expression_busy_ends_with_a_verdict(
     config["filter_list"][0]["filter"][0]["regex_pattern"] = "(a+)+$"
     path.write_text(yaml.safe_dump(config))
     lock_suite(suite.root, trusted=True)
-    monkeypatch.setattr(runner, "load_suite", functools.partial(load_suite, trusted=True))
     monkeypatch.setattr(runner, "SCORING_LIMIT_S", 1.0)
     answers = dict.fromkeys(gold_answers(suite), "a" * 60 + "b")
     with running_server(tmp_path, answers=answers) as url:
-        config = RunConfig(url=url, adapter="openai", suite=str(suite.root))
+        config = RunConfig(url=url, adapter="openai", suite=str(suite.root), trust_suite=True)
         result = runner.start(config, tmp_path / "out", RecordingReporter())
     assert result.failure is not None
     assert result.failure.reason == "time_limit"

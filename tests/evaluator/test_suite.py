@@ -91,7 +91,7 @@ def test_the_lock_file_itself_is_checked(folder: Path) -> None:
     [
         (lambda c: c.update(task="three"), "task must be 'one'"),
         (lambda c: c.update(dataset_path="somebody/dataset"), "dataset_path must be json"),
-        (lambda c: c.update(output_type="loglikelihood"), "output_type must be generate_until"),
+        (lambda c: c.update(output_type="greedy_until"), "output_type must be one of generate_until"),
         (lambda c: c.update(process_results="x"), "unknown keys"),
         (lambda c: c.update(unsafe_code=True), "unknown keys"),
         (lambda c: c.update(num_fewshot=2), "num_fewshot must be 0"),

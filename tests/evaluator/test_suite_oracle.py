@@ -17,7 +17,7 @@ title: Everything
 version: "1"
 visibility: open
 description: Every family.
-items: 10
+items: 5
 levels: [2, 3, 4, 5]
 tasks:
 """

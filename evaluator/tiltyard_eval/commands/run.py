@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tiltyard_eval.config import RunConfig
+from tiltyard_eval.config import MAX_CONTEXT_TOKENS, RunConfig
 from tiltyard_eval.errors import EXIT_OURS, EXIT_SCORED, RunFailed
 from tiltyard_eval.progress import Reporter, make_reporter
 from tiltyard_eval.results import Result
@@ -16,6 +16,7 @@ from tiltyard_eval.results import Result
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_ADAPTERS = ("openai", "native", "neurips2023")  # the keys of adapters.ADAPTERS, which would import aiohttp
 _DEFAULTS = RunConfig(url="", adapter="", suite="")
 
 
@@ -23,18 +24,23 @@ def add_commands(subparsers: "Subparsers") -> None:
     """Add ``run`` and ``resume``; each sets ``func(args) -> int``."""
     run = subparsers.add_parser("run", help="evaluate the server behind a URL on a suite")
     run.add_argument("--url", type=_url, required=True, help="http://host:port of the server")
-    run.add_argument("--adapter", choices=("openai", "native"), default="openai", help="wire protocol (default openai)")
+    run.add_argument("--adapter", choices=_ADAPTERS, default="openai", help="wire protocol (default openai)")
     run.add_argument("--suite", type=Path, required=True, help="folder of the suite")
     run.add_argument("--out", type=Path, required=True, help="folder for the results; must not hold a run")
     run.add_argument("--deadline", type=_seconds, help="limit in seconds for probing and asking, from readiness on")
     run.add_argument("--start-timeout", type=_seconds, default=_DEFAULTS.start_timeout_s, help="seconds until ready")
     run.add_argument("--request-timeout", type=_seconds, default=_DEFAULTS.request_timeout_s, help="seconds a request")
-    run.add_argument("--concurrency", type=_concurrency, default=_DEFAULTS.concurrency, help="questions in flight")
+    run.add_argument("--concurrency", type=_concurrency, help="requests in flight, or auto (default)")
+    run.add_argument("--batch-size", type=_batch_size, default=_DEFAULTS.batch_size, help="most questions a request")
     run.add_argument(
         "--max-fault-share", type=_share, default=_DEFAULTS.max_fault_share, help="0..1; see the reference"
     )
     run.add_argument("--seed", type=_seed, default=_DEFAULTS.seed, help="order of the questions (default 0)")
+    run.add_argument("--context-tokens", type=_context, help="length of the model's context, if the server is silent")
     run.add_argument("--image-digest", help="content digest of the image behind the URL")
+    run.add_argument("--trust-suite", action="store_true", help="load the suite even if its files may run code")
+    run.add_argument("--allow-network", action="store_true", help="let a trusted suite read its data from a hub")
+    run.add_argument("--lm-eval-files", action="store_true", help="also write lm-eval's own result and samples")
     _add_progress(run)
     run.set_defaults(func=run_command)
     resume = subparsers.add_parser("resume", help="continue an evaluation that was stopped")
@@ -59,11 +65,16 @@ def run_command(args: argparse.Namespace) -> int:
         suite=str(args.suite.resolve()),
         seed=args.seed,
         concurrency=args.concurrency,
+        batch_size=args.batch_size,
         deadline_s=args.deadline,
         start_timeout_s=args.start_timeout,
         request_timeout_s=args.request_timeout,
         max_fault_share=args.max_fault_share,
+        context_tokens=args.context_tokens,
         image_digest=args.image_digest,
+        trust_suite=args.trust_suite,
+        allow_network=args.allow_network,
+        lm_eval_files=args.lm_eval_files,
     )
     return _evaluate(args, lambda reporter: start(config, args.out, reporter))
 
@@ -142,8 +153,16 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _concurrency(text: str) -> int:
+def _concurrency(text: str) -> int | None:
+    return None if text == "auto" else _integer(text, low=1, high=256)
+
+
+def _batch_size(text: str) -> int:
     return _integer(text, low=1, high=256)
+
+
+def _context(text: str) -> int:
+    return _integer(text, low=8, high=MAX_CONTEXT_TOKENS)
 
 
 def _seed(text: str) -> int:

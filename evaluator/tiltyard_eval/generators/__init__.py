@@ -3,7 +3,21 @@
 ``REGISTRY`` maps stable family names to families; importing this package fills it with every built-in family.
 """
 
-from tiltyard_eval.generators import arithmetic, everyday, gym, lists, strings  # noqa: F401  importing registers the families
+from tiltyard_eval.generators import (  # noqa: F401  importing registers the families
+    algebra,
+    arithmetic,
+    code,
+    constraints,
+    deduction,
+    everyday,
+    graphs,
+    grids,
+    gym,
+    instructions,
+    lists,
+    reading,
+    strings,
+)
 from tiltyard_eval.generators.core import (
     FRAMES,
     LEVELS,

@@ -14,13 +14,19 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from tiltyard_eval.checks import Check
+from tiltyard_eval.skeletons import Skeleton
 
 T = TypeVar("T")
 
 LEVELS = (1, 2, 3, 4, 5)
 MAX_PROMPT_CHARS = 200
 MAX_ANSWER_CHARS = 32
+# Of an extended family: a program, a map or a passage does not fit into what a short question has.
+MAX_EXTENDED_PROMPT_CHARS = 800
+MAX_EXTENDED_ANSWER_CHARS = 80
 
 FRAMES: Mapping[str, str] = {
     "qa": "Q: {question}\nA:",
@@ -81,40 +87,104 @@ class Rng:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question: the whole prompt, its gold answer, the task it belongs to and its level (1..5)."""
+    """One question: the whole prompt, its gold answer, the task it belongs to and its level (1..5).
+
+    `skeleton` is what the family drew. `twin` names the open item, by task and index, whose paraphrase twin this is.
+    With `checks` every answer that fulfils them is right, and the gold answer is one of them.
+    """
 
     prompt: str
     answer: str
     task: str
     level: int
+    skeleton: Skeleton
+    twin: tuple[str, int] | None = None
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def cluster(self) -> str:
+        """The same for all items of one skeleton."""
+        return self.skeleton.cluster(self.answer)
 
     def to_json(self) -> str:
-        """The item as one line of JSON, keys in a fixed order, ASCII only."""
-        return json.dumps({"prompt": self.prompt, "answer": self.answer, "task": self.task, "level": self.level})
+        """The item as one line of training data: JSON, keys in a fixed order, ASCII only."""
+        return json.dumps(self._training_fields())
+
+    def to_suite_json(self) -> str:
+        """The item as one line of a suite's data: the same with its skeleton, its checks and, of a twin, the link."""
+        fields = self._training_fields() | {"skeleton": self.skeleton.to_dict()}
+        if self.checks:
+            fields["checks"] = [check.to_dict() for check in self.checks]
+        if self.twin is not None:
+            fields["twin"] = {"task": self.twin[0], "index": self.twin[1]}
+        return json.dumps(fields)
+
+    def _training_fields(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "answer": self.answer, "task": self.task, "level": self.level}
 
 
 Draw = tuple[Mapping[str, object], str]
 """The fields that a phrasing may name, and the gold answer."""
 
+Checker = Callable[[Mapping[str, str]], tuple[Check, ...]]
+"""From a skeleton's fields to what an answer must fulfil."""
+
 
 @dataclass(frozen=True)
 class Family:
-    """A named skill: how to draw its content at a level, and the ways to ask for it."""
+    """A named skill: how to draw its content at a level, and the ways to ask for it.
+
+    Where more than one answer is right, `checks` says what they have in common. An `extended` family has the higher
+    limits of length, and is not part of `families: all`, whose bytes would change.
+    """
 
     name: str
     title: str
     group: str
     phrasings: Mapping[str, str]
     draw: Callable[[Rng, int], Draw]
+    extended: bool = False
+    checks: Checker | None = None
+
+    @property
+    def max_prompt_chars(self) -> int:
+        """The most characters of a prompt."""
+        return MAX_EXTENDED_PROMPT_CHARS if self.extended else MAX_PROMPT_CHARS
+
+    @property
+    def max_answer_chars(self) -> int:
+        """The most characters of a gold answer."""
+        return MAX_EXTENDED_ANSWER_CHARS if self.extended else MAX_ANSWER_CHARS
 
     def item(self, rng: Rng, level: int, frame: str, phrasing: str, task: str) -> Item:
         """Draw one item on the given surface; content that makes the prompt or answer too long is drawn again."""
         for _ in range(100):
-            fields, answer = self.draw(rng, level)
-            prompt = FRAMES[frame].format(question=self.phrasings[phrasing].format_map(fields))
-            if len(prompt) <= MAX_PROMPT_CHARS and 0 < len(answer) <= MAX_ANSWER_CHARS and "\n" not in answer:
-                return Item(prompt, answer, task, level)
+            drawn, answer = self.draw(rng, level)
+            fields = {name: str(value) for name, value in drawn.items()}
+            prompt = self.prompt(fields, frame, phrasing)
+            fits = len(prompt) <= self.max_prompt_chars and 0 < len(answer) <= self.max_answer_chars
+            if fits and "\n" not in answer:
+                return Item(prompt, answer, task, level, Skeleton(self.name, fields), checks=self.checks_of(fields))
         raise GeneratorError(f"family {self.name!r} level {level}: no draw fits the length limits")
+
+    def prompt(self, fields: Mapping[str, str], frame: str, phrasing: str) -> str:
+        """The fields of a skeleton on the given surface; raises ``KeyError`` when the phrasing names another field."""
+        return FRAMES[frame].format(question=self.phrasings[phrasing].format_map(fields))
+
+    def checks_of(self, fields: Mapping[str, str]) -> tuple[Check, ...]:
+        """What an answer to the skeleton must fulfil; none where one answer alone is right."""
+        return self.checks(fields) if self.checks else ()
+
+    def surface(self, fields: Mapping[str, str], prompt: str) -> tuple[str, str] | None:
+        """Frame and phrasing that make this prompt of the fields; None when none does."""
+        for frame in FRAMES:
+            for phrasing in self.phrasings:
+                try:
+                    if self.prompt(fields, frame, phrasing) == prompt:
+                        return frame, phrasing
+                except KeyError:
+                    continue
+        return None
 
     def items(
         self,
@@ -139,14 +209,22 @@ REGISTRY: dict[str, Family] = {}
 """Every family by its stable name, in the order of definition."""
 
 
-def family(name: str, *, title: str, group: str, phrasings: Sequence[str]) -> Callable[..., Callable[[Rng, int], Draw]]:
+def family(
+    name: str,
+    *,
+    title: str,
+    group: str,
+    phrasings: Sequence[str],
+    extended: bool = False,
+    checks: Checker | None = None,
+) -> Callable[..., Callable[[Rng, int], Draw]]:
     """Register a drawing function as a family; its phrasings are called a, b, c, … in the order given."""
 
     def register(draw: Callable[[Rng, int], Draw]) -> Callable[[Rng, int], Draw]:
         if name in REGISTRY:
             raise GeneratorError(f"two families are named {name!r}")
         letters = {chr(ord("a") + i): text for i, text in enumerate(phrasings)}
-        REGISTRY[name] = Family(name, title, group, letters, draw)
+        REGISTRY[name] = Family(name, title, group, letters, draw, extended, checks)
         return draw
 
     return register

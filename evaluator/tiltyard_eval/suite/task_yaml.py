@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tiltyard_eval.checks import METRIC as CHECKS_METRIC
+from tiltyard_eval.suite.likelihood_yaml import LIKELIHOOD_TYPES, check_likelihood_task
 from tiltyard_eval.suite.reading import SuiteError
 
 # The first stretch of visible text, without spaces at its ends. Linear: a space never matches \S.
 ANSWER_PATTERN = r"(\S+(?: +\S+)*)"
 NO_ANSWER = "[invalid]"  # what lm-eval itself writes when nothing matches
+EXACT_MATCH = "exact_match"
 
 _KEYS = {
     *("task", "task_alias", "dataset_path", "dataset_kwargs", "test_split", "output_type", "doc_to_text"),
@@ -29,7 +33,7 @@ _PLAIN_TEMPLATE = re.compile(r"[^{}%#]*(\{\{ *[a-z_]+ *\}\}[^{}%#]*)*")
 MAX_GEN_TOKS = 2048
 
 
-def task_yaml(name: str, title: str, max_gen_toks: int) -> dict[str, Any]:
+def task_yaml(name: str, title: str, max_gen_toks: int, metric: str = EXACT_MATCH) -> dict[str, Any]:
     """The task file that the suite builder writes; paths are relative to the suite's folder."""
     return {
         "task": name,
@@ -55,20 +59,35 @@ def task_yaml(name: str, title: str, max_gen_toks: int) -> dict[str, Any]:
                 ],
             }
         ],
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}],
         "metadata": {"version": 1.0},
     }
 
 
+def has_checks(config: Mapping[str, Any]) -> bool:
+    """Whether a checked task file says that its answers must fulfil checks, rather than be the gold answer."""
+    return bool(config["output_type"] == "generate_until" and config["metric_list"][0]["metric"] == CHECKS_METRIC)
+
+
 def check_task(config: dict[str, Any], name: str, where: str, *, trusted: bool) -> str:
     """Check one task file and return the relative path of its data; raises ``SuiteError``."""
-    _only_keys(config, _KEYS, where)
+    _require(isinstance(config, dict), where, "must be a mapping")
     _require(config.get("task") == name, where, f"task must be {name!r}, the file's own name")
     _require(config.get("dataset_path") == "json", where, "dataset_path must be json")
-    _require(config.get("output_type") == "generate_until", where, "output_type must be generate_until")
     _require(config.get("test_split") == "test", where, "test_split must be test")
     _require(config.get("num_fewshot", 0) in (0, None), where, "num_fewshot must be 0; put examples into the prompt")
     _require(config.get("repeats", 1) == 1, where, "repeats must be 1")
+    if config.get("output_type") in LIKELIHOOD_TYPES:
+        check_likelihood_task(config, where)
+    else:
+        _check_generation_task(config, where, trusted=trusted)
+    return _check_data(config.get("dataset_kwargs"), where)
+
+
+def _check_generation_task(config: dict[str, Any], where: str, *, trusted: bool) -> None:
+    types = ", ".join(("generate_until", *LIKELIHOOD_TYPES))
+    _require(config.get("output_type") == "generate_until", where, f"output_type must be one of {types}")
+    _only_keys(config, _KEYS, where)
     for key in ("doc_to_text", "doc_to_target"):
         template = config.get(key)
         _require(isinstance(template, str), where, f"{key} must be a template")
@@ -80,7 +99,6 @@ def check_task(config: dict[str, Any], name: str, where: str, *, trusted: bool) 
     _check_generation(config.get("generation_kwargs"), where)
     _check_filters(config.get("filter_list", []), where, trusted=trusted)
     _check_metrics(config.get("metric_list"), where)
-    return _check_data(config.get("dataset_kwargs"), where)
 
 
 def resolved(config: dict[str, Any], folder: Path, relative: str) -> dict[str, Any]:
@@ -144,13 +162,15 @@ def _check_metrics(value: object, where: str) -> None:
     assert isinstance(value, list)  # noqa: S101  for the type checker
     metric = value[0]
     _only_keys(metric, _METRIC_KEYS, where)
-    _require(metric.get("metric") == "exact_match", where, "the metric must be exact_match")
+    known = metric.get("metric") in (EXACT_MATCH, CHECKS_METRIC)
+    _require(known, where, f"the metric must be {EXACT_MATCH} or {CHECKS_METRIC}")
     _require(metric.get("aggregation", "mean") == "mean", where, "the aggregation must be mean")
     _require(metric.get("higher_is_better", True) is True, where, "higher_is_better must be true")
     flags = [metric.get(key, False) for key in ("ignore_case", "ignore_punctuation")]
     _require(
         all(isinstance(flag, bool) for flag in flags), where, "ignore_case and ignore_punctuation are true or false"
     )
+    _require(metric["metric"] == EXACT_MATCH or not any(flags), where, f"{CHECKS_METRIC} ignores neither")
 
 
 def _check_data(value: object, where: str) -> str:
