@@ -15,6 +15,7 @@ from tiltyard_sandbox.guarded import reject, shown
 from tiltyard_sandbox.image_archive import ImageArchive, parse_image_archive
 from tiltyard_sandbox.limits import GIB
 from tiltyard_sandbox.manifest import FILE_NAME, SubmissionManifest
+from tiltyard_sandbox.references import NamedImage, named_image
 
 UNPACKED_BYTES_MAX: Final = 16 * GIB
 KEPT_FILE_MAX_BYTES: Final = 1 << 20
@@ -28,6 +29,7 @@ class UploadKind(StrEnum):
 
     CONTEXT = "context"  # a Dockerfile and what it needs: .zip, .tar or .tar.gz
     IMAGE = "image"  # the output of `docker save`
+    REFERENCE = "reference"  # a tiltyard.yaml that names an image in a registry
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class BuildContext:
     manifest: SubmissionManifest
 
 
-Upload = BuildContext | ImageArchive
+Upload = BuildContext | ImageArchive | NamedImage
 
 
 def inspect_upload(path: Path, *, unpacked_bytes_max: int = UNPACKED_BYTES_MAX) -> UploadKind:
@@ -50,6 +52,8 @@ def inspect_upload(path: Path, *, unpacked_bytes_max: int = UNPACKED_BYTES_MAX) 
     upload = read_upload(path, unpacked_bytes_max=unpacked_bytes_max)
     if isinstance(upload, ImageArchive):
         return UploadKind.IMAGE
+    if isinstance(upload, NamedImage):
+        return UploadKind.REFERENCE
     dockerfile.parse(upload.dockerfile)
     return UploadKind.CONTEXT
 
@@ -66,13 +70,20 @@ def read_manifest(path: Path) -> SubmissionManifest:
     return read_upload(path).manifest
 
 
-def read_upload(path: Path, *, unpacked_bytes_max: int = UNPACKED_BYTES_MAX) -> Upload:
-    """The upload, walked through once and checked; raises SubmissionFault(image_rejected)."""
+def read_upload(
+    path: Path, *, unpacked_bytes_max: int = UNPACKED_BYTES_MAX, manifest: SubmissionManifest | None = None
+) -> Upload:
+    """The upload, walked through once and checked; raises SubmissionFault(image_rejected).
+
+    `manifest` is known already of an image that was named: its labels need not tell it.
+    """
+    if (named := named_image(path)) is not None:
+        return named
     kept = _Kept()
     for entry, opener in walk(path, unpacked_bytes_max):
         kept.note(entry.path, entry.kind, entry.size_bytes, opener)
     if "Dockerfile" not in kept.contents and kept.names_at_top & IMAGE_MARKERS:
-        return parse_image_archive(kept.contents)
+        return parse_image_archive(kept.contents, manifest)
     return _context(kept)
 
 
@@ -107,7 +118,10 @@ def _context(kept: _Kept) -> BuildContext:
     name = prefix + FILE_NAME
     if name not in kept.contents:
         raise reject(f"There is no {FILE_NAME} beside the Dockerfile. It names the model, its base, data and licence.")
-    return BuildContext(prefix, kept.contents[prefix + "Dockerfile"], SubmissionManifest.from_yaml(kept.contents[name]))
+    manifest = SubmissionManifest.from_yaml(kept.contents[name])
+    if manifest.image:
+        raise reject(f"There is a Dockerfile, and {FILE_NAME} names an image: remove one of both.")
+    return BuildContext(prefix, kept.contents[prefix + "Dockerfile"], manifest)
 
 
 def _prefix(kept: _Kept) -> str:

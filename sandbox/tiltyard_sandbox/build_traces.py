@@ -6,11 +6,11 @@ image that it makes. The build's log names them too, but a step may print whatev
 
 import time
 from typing import Any, Final
-from uuid import uuid4
 
 import docker
 
 from tiltyard_sandbox.engine import CALL_TIMEOUT_S, api_url
+from tiltyard_sandbox.owners import BUILD_LABEL, named_by
 
 _SETTLE_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -18,17 +18,17 @@ _GONE: Final = frozenset({404, 409})  # it is gone, going, or (an image) others 
 
 # The name comes as an argument: a file that differed in each build would give each image another digest.
 _ARGUMENT: Final = "TILTYARD_BUILD"
-STAGE_HEAD: Final = f"ARG {_ARGUMENT}\nLABEL tiltyard.build.${{{_ARGUMENT}}}=1\n"
+STAGE_HEAD: Final = f"ARG {_ARGUMENT}\nLABEL {BUILD_LABEL}${{{_ARGUMENT}}}=1\n"
 
 
 class BuildTraces:
     """Everything of one build; the methods raise one of ENGINE_ERRORS."""
 
-    def __init__(self, client: docker.DockerClient) -> None:
+    def __init__(self, client: docker.DockerClient, owner: str) -> None:
         self._client = client
-        name = uuid4().hex
+        name = named_by(owner)
         self.build_args = {_ARGUMENT: name}  # what STAGE_HEAD needs
-        self._label = f"tiltyard.build.{name}"
+        self._label = f"{BUILD_LABEL}{name}"
         self._limited: set[str] = set()
         self._base_bytes: dict[str, int] = {}
 

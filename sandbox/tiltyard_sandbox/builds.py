@@ -1,4 +1,4 @@
-"""Build a checked context in the engine: no network, bounded memory, CPU, processes, disk and time.
+"""Build a checked context in the engine: no network but `build_proxy`, bounded memory, CPU, processes, disk and time.
 
 The engine's legacy builder is used on purpose: it knows no BuildKit front ends, mounts or secrets. It runs each `RUN`
 as root in a container with the engine's default profile, so a build is less confined than a run; its bounds are here.
@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -20,25 +21,26 @@ import docker
 import requests
 
 from tiltyard_sandbox.archives import BuildContext
+from tiltyard_sandbox.build_proxy import build_network
 from tiltyard_sandbox.build_traces import BuildTraces
+from tiltyard_sandbox.disk import DiskGauge, DiskShare
 from tiltyard_sandbox.engine import (
     CALL_TIMEOUT_S,
     ENGINE_ERRORS,
     STREAM_ENDS,
     EngineStream,
     api_url,
-    disk_free_bytes,
     is_disk_full,
 )
 from tiltyard_sandbox.entries import EntryKind, walk
-from tiltyard_sandbox.guarded import CHUNK_BYTES
-from tiltyard_sandbox.limits import GIB, Limits
+from tiltyard_sandbox.guarded import CHUNK_BYTES, chunks
+from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
 
 LOG_TAIL_LINES: Final = 20
 WATCH_INTERVAL_S: Final = 0.25
 DISK_INTERVAL_S: Final = 1.0  # measuring walks through the step's layer
-HOST_FREE_BYTES_MIN: Final = 2 * GIB
+UPLOAD_S: Final = 900.0  # for the engine to take the context, before the build's own time begins
 CPU_PERIOD_US: Final = 100_000
 _LOG = logging.getLogger(__name__)
 _RUNNING_IN: Final = re.compile(r" ---> Running in [0-9a-f]{12}\s*")
@@ -90,16 +92,24 @@ def run_build(
     limits: Limits,
     on_log: Callable[[str], None],
     cancel: threading.Event,
+    owner: str,
+    gauge_image: str | None,
 ) -> str:
-    """The new image's id; everything else that the build made is gone.
+    """The new image's id; everything else that the build made is gone, as far as the engine has ended it.
 
-    Raises SubmissionFault(build_failed), Cancelled or InfraFault.
+    `owner` and `gauge_image` as in `images.build_image`. Raises SubmissionFault(build_failed), Cancelled or InfraFault.
     """
-    traces = BuildTraces(client)
+    traces = BuildTraces(client, owner)
     build = _Build(client, traces, limits, on_log)
     image_id = None
     try:
-        image_id = _followed(build, build.start(context, {**build_args, **traces.build_args}, labels), limits, cancel)
+        with (
+            _disk_share(client, gauge_image, owner, context, limits) as disk,
+            build_network(client, limits.build_hosts, owner=owner) as (network, proxy_args),
+        ):
+            arguments = {**build_args, **proxy_args, **traces.build_args}
+            answer = build.start(_uploaded(context, cancel), arguments, labels, network)
+            image_id = _followed(build, answer, limits, disk, cancel)
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine failed during the build: {str(error)[:300]}") from error
     finally:
@@ -107,17 +117,51 @@ def run_build(
     return image_id
 
 
+@contextmanager
+def _disk_share(
+    client: docker.DockerClient, gauge_image: str | None, owner: str, context: IO[bytes], limits: Limits
+) -> Iterator[DiskShare | None]:
+    """The build's part of the disk, with room for it made sure; None when nobody wants to know."""
+    if gauge_image is None:
+        yield None
+        return
+    context_bytes = context.seek(0, io.SEEK_END)
+    context.seek(0)
+    life_s = UPLOAD_S + limits.build_s + CALL_TIMEOUT_S
+    with DiskGauge(client, gauge_image, owner=owner, life_s=life_s) as gauge:
+        share = DiskShare(gauge, context_bytes)
+        share.require_room()
+        yield share
+
+
+def _uploaded(context: IO[bytes], cancel: threading.Event) -> Iterator[bytes]:
+    """The context, piece by piece, for as long as somebody wants it and the engine takes it."""
+    deadline = time.monotonic() + UPLOAD_S
+    for part in chunks(context.read):
+        if cancel.is_set():
+            raise Cancelled
+        if time.monotonic() > deadline:
+            raise InfraFault(f"The Docker engine did not take the build's context within {UPLOAD_S:g} s.")
+        yield part
+
+
 def _tidy(traces: BuildTraces, image_id: str | None) -> None:
-    """What stays behind costs space, not correctness, and hides no verdict."""
+    """What stays behind costs space, not correctness, and hides no verdict.
+
+    Something may: a build that was cut off in a COPY makes that layer still. Whoever sweeps the owner's leftovers later
+    finds it by its label.
+    """
     try:
         traces.remove_images(image_id)
     except ENGINE_ERRORS as error:
         _LOG.warning("images of a build could not be removed: %s", error)
 
 
-def _followed(build: "_Build", answer: requests.Response, limits: Limits, cancel: threading.Event) -> str:
+def _followed(
+    build: "_Build", answer: requests.Response, limits: Limits, disk: DiskShare | None, cancel: threading.Event
+) -> str:
     stream = EngineStream(answer)
-    watch = _Watch(build, stream, limits, cancel)
+    watch = _Watch(build, stream, limits, disk, cancel)
     try:
         build.follow(_messages(stream, watch))
     finally:
@@ -128,7 +172,7 @@ def _followed(build: "_Build", answer: requests.Response, limits: Limits, cancel
     if watch.verdict is not None:
         raise watch.verdict
     if build.error is not None and is_disk_full(build.error):
-        raise InfraFault(f"The build failed: {build.error[-300:]}")
+        raise disk.fault(watch.written_bytes) if disk else InfraFault(f"The build failed: {build.error[-300:]}")
     if build.error is not None:
         raise SubmissionFault(Reason.BUILD_FAILED, build.failure_message())
     if build.image_id is None:
@@ -152,11 +196,13 @@ class _Build:
         self.error: str | None = None
         self.image_id: str | None = None
 
-    def start(self, context: IO[bytes], build_args: Mapping[str, str], labels: Mapping[str, str]) -> requests.Response:
+    def start(
+        self, context: Iterator[bytes], build_args: Mapping[str, str], labels: Mapping[str, str], network: str
+    ) -> requests.Response:
         """Send the context. The SDK's own `build` has no way to set CPU quota and resource limits, nor to stop."""
         parameters: dict[str, str | int] = {
             "version": "1",  # the legacy builder, also where BuildKit is the default
-            "networkmode": "none",
+            "networkmode": network,
             "rm": "1",
             "forcerm": "1",
             "pull": "0",
@@ -219,15 +265,10 @@ class _Build:
             if self._log_left_bytes <= 0:
                 self._on_log(f"[The log is longer than {self._limits.log_bytes} bytes; the rest is left out.]")
 
-    def host_is_full(self) -> bool:
-        """Whether the engine's disk, where it can be seen, is about to run out."""
-        free_bytes = disk_free_bytes(self._client)
-        return free_bytes is not None and free_bytes < HOST_FREE_BYTES_MIN
-
     def failure_message(self) -> str:
         """What failed, and the log's end."""
         tail = "\n".join(line for line in self._tail if line.strip())
-        return f"The build failed: {self.error}\n{tail}"
+        return f"The build failed: {self.error}\n\nThe log ends:\n{tail}"
 
 
 def _reason(response: requests.Response) -> str:
@@ -240,9 +281,13 @@ def _reason(response: requests.Response) -> str:
 class _Watch:
     """Ends a build that is cancelled, too slow or too large, by closing its stream: the engine then kills its steps."""
 
-    def __init__(self, build: _Build, stream: EngineStream, limits: Limits, cancel: threading.Event) -> None:
+    def __init__(
+        self, build: _Build, stream: EngineStream, limits: Limits, disk: DiskShare | None, cancel: threading.Event
+    ) -> None:
         self._build = build
         self._limits = limits
+        self._disk = disk
+        self.written_bytes = 0  # by the build's steps, when that was measured last
         self._cancel = cancel
         self._deadline = time.monotonic() + limits.build_s
         self._disk_asked_at = time.monotonic()
@@ -280,10 +325,13 @@ class _Watch:
         self._disk_asked_at = time.monotonic()
         try:
             self._build.traces.limit_pids(self._limits.pids)
-            if self._build.traces.written_bytes() > self._limits.image_bytes_max:
+            self.written_bytes = self._build.traces.written_bytes()
+            if self.written_bytes > self._limits.image_bytes_max:
                 return SubmissionFault(Reason.BUILD_FAILED, "The build wrote more than an image may hold: stopped.")
-            if self._build.host_is_full():
-                return InfraFault("The disk of the Docker engine is almost full: the build was stopped.")
+            if self._disk is not None and self._disk.is_at_reserve():
+                return self._disk.fault(self._build.traces.written_bytes())
+        except InfraFault as fault:  # the disk is measured no more
+            return fault
         except (*ENGINE_ERRORS, ValueError) as error:
             return InfraFault(f"The Docker engine does not answer during the build: {str(error)[:300]}")
         return None

@@ -21,6 +21,9 @@ ROLE_LABEL: Final = "tiltyard.role"
 VOLUME_TMPFS_BYTES: Final = 1 * MIB
 VOLUME_TMPFS_INODES: Final = 64
 EVALUATOR_LIMITS: Final = Limits(memory_bytes=3 * GIB, cpus=2.0, pids=256, tmpfs_bytes=256 * MIB)
+PRIVILEGED_PORTS: Final = 1024  # below it, a port needs a capability or the sysctl that waives it
+GAUGE_LIMITS: Final = Limits(memory_bytes=64 * MIB, cpus=0.5, pids=16, shm_bytes=1 * MIB, tmpfs_bytes=1 * MIB)
+PROXY_LIMITS: Final = Limits(memory_bytes=256 * MIB, cpus=1.0, pids=160, shm_bytes=1 * MIB, tmpfs_bytes=1 * MIB)
 RESULT_FILE_MAX_BYTES: Final = 1 * GIB
 
 # The loader's hooks run code in whatever starts first, GPU tooling on the host included (CVE-2025-23266), and the GPU
@@ -42,9 +45,15 @@ def submission_options(
     options = _hardened(limits, {**labels, ROLE_LABEL: "submission"})
     options["tmpfs"].update({path: _covering_tmpfs() for path in volumes if path not in options["tmpfs"]})
     options["environment"].update(_NEUTRALISED, TILTYARD_PORT=str(port))
+    if limits.cpuset is not None:
+        options["cpuset_cpus"] = limits.cpuset
+    if limits.runtime is not None:
+        options["runtime"] = limits.runtime
     if limits.gpu_uuid is not None:
         options["environment"]["NVIDIA_VISIBLE_DEVICES"] = limits.gpu_uuid
         options["device_requests"] = [DeviceRequest(device_ids=[limits.gpu_uuid], capabilities=[["gpu"]])]
+    if port < PRIVILEGED_PORTS:  # a sysctl of the container's own network, in which nobody else listens
+        options["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
     return {**options, "image": image, "network_mode": "none", "user": f"{UID}:{UID}"}
 
 
@@ -56,8 +65,12 @@ def evaluator_options(
     results_dir: Path,
     labels: Mapping[str, str],
     submission_id: str,
+    first_ids: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
-    """Arguments for `client.containers.create`: the evaluator, in the submission's network and nothing else of it."""
+    """Arguments for `client.containers.create`: the evaluator, in the submission's network and nothing else of it.
+
+    `first_ids` as `engine.first_ids` gives them.
+    """
     options = _hardened(EVALUATOR_LIMITS, {**labels, ROLE_LABEL: "evaluator"})
     options["ulimits"] = _ulimits(EVALUATOR_LIMITS, RESULT_FILE_MAX_BYTES)
     mounts = [
@@ -70,24 +83,55 @@ def evaluator_options(
         "command": list(command),
         "network_mode": f"container:{submission_id}",
         "mounts": mounts,
-        "user": results_owner(suite_dir, results_dir),
+        "user": results_owner(suite_dir, results_dir, first_ids),
     }
 
 
-def results_owner(suite_dir: Path, results_dir: Path) -> str:
-    """Make the directories usable by the evaluator's account and name it, as "uid:gid".
+def gauge_options(image: str, *, command: Sequence[str], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments for `client.containers.create`: a trusted program that looks at its own root, and has nothing else."""
+    options = _hardened(GAUGE_LIMITS, {**labels, ROLE_LABEL: "gauge"})
+    return {
+        **options,
+        "image": image,
+        "entrypoint": list(command),
+        "command": [],
+        "network_mode": "none",
+        "user": f"{UID}:{UID}",
+        "auto_remove": True,
+    }
+
+
+def proxy_options(image: str, command: Sequence[str], *, labels: Mapping[str, str], network: str) -> dict[str, Any]:
+    """Arguments for `client.containers.create`: a trusted part of a build's way out (see `build_proxy`)."""
+    # The role is a gauge's, by which a dead worker's leftovers are told.
+    options = _hardened(PROXY_LIMITS, {**labels, ROLE_LABEL: "gauge"})
+    return {
+        **options,
+        "image": image,
+        "entrypoint": list(command),
+        "command": [],
+        "network_mode": network,
+        "user": f"{UID}:{UID}",
+    }
+
+
+def results_owner(suite_dir: Path, results_dir: Path, first_ids: tuple[int, int] = (0, 0)) -> str:
+    """Make the directories usable by the evaluator's account and name it, as "uid:gid" inside the container.
 
     As root, that is `UID`, which is given the results directory and must be able to read the suite. Otherwise it is the
-    caller's own account, because only root may give files away. Raises InfraFault when the suite cannot be read.
+    caller's own account, because only root may give files away. Raises InfraFault when the suite cannot be read, or an
+    engine maps users and this process is not root.
     """
     if os.geteuid() != 0:
+        if first_ids != (0, 0):
+            raise InfraFault("The Docker engine maps users, so only root can hand it a folder: run the worker as root.")
         return f"{os.geteuid()}:{os.getegid()}"
     for path in [suite_dir, *suite_dir.rglob("*")]:
         mode = path.stat().st_mode
         needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
         if mode & needed != needed:
             raise InfraFault(f"The evaluator cannot read {path}: make it readable for others (chmod o+rX).")
-    os.chown(results_dir, UID, UID)
+    os.chown(results_dir, first_ids[0] + UID, first_ids[1] + UID)
     results_dir.chmod(0o700)
     return f"{UID}:{UID}"
 

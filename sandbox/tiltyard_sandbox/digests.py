@@ -2,7 +2,9 @@
 
 SHA-256 over the configuration that matters when a container runs (`_CONFIG_FIELDS` and the manifest's labels) and,
 layer by layer, the digest of `layers.layer_digests`. Two builds of one archive on one base agree; image ids do not.
-Layers are remembered by their diff id, so that an image whose layers are all known is not read again.
+Layers are remembered by their diff id, so that an image whose layers are all known is not read again; and by the name
+under which the engine exports them, which follows from them and those below, so that of a new image on a known base
+only what is new is hashed.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import json
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +26,9 @@ from tiltyard_sandbox.manifest import LABELS
 from tiltyard_sandbox.verdicts import InfraFault, SubmissionFault
 
 SCHEMA: Final = "tiltyard.image-digest/1"
+_NAMES: Final = "names in exports"
 _CONFIG_FIELDS: Final = ("Env", "Entrypoint", "Cmd", "WorkingDir", "User", "ExposedPorts", "Volumes")
+_REMEMBERED_MAX: Final = 4096  # layers; every image brings one or two that nobody will ask for again
 _EXPORT_BYTES_MAX: Final = 1 << 45  # our own engine's output: the guard is for headers, not for size
 
 
@@ -39,7 +43,8 @@ def content_digest(client: docker.DockerClient, image_id: str, cache_file: Path 
         diff_ids = [str(diff_id).removeprefix("sha256:") for diff_id in details["RootFS"]["Layers"]]
         cache = _LayerCache.load(cache_file)
         if not set(diff_ids) <= cache.digests.keys():
-            cache.digests.update(_layers_of(client, image_id))
+            _read_layers(client, image_id, cache)
+            cache.use(diff_ids)
             cache.save()
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine could not export the image: {str(error)[:300]}") from error
@@ -59,22 +64,21 @@ def _config_identity(details: dict[str, Any]) -> dict[str, Any]:
     return identity
 
 
-def _layers_of(client: docker.DockerClient, image_id: str) -> dict[str, str]:
-    """{diff id: content digest} of every layer in the engine's export of the image."""
-    found = {}
+def _read_layers(client: docker.DockerClient, image_id: str, cache: "_LayerCache") -> None:
+    """Remember every layer in the engine's export of the image."""
     export = _Joined(client.api.get_image(image_id))
     with tar_members(export, _EXPORT_BYTES_MAX) as members:
         for member in members:
             is_layer = posixpath.basename(member.name) == "layer.tar" or member.name.startswith("blobs/")
-            if not member.isreg() or not is_layer:
+            if not member.isreg() or not is_layer or cache.knows(member.name):
                 continue
             with members.open(member) as file:
                 try:
                     diff_id, digest = layer_digests(file, _EXPORT_BYTES_MAX)
                 except SubmissionFault:
                     continue  # newer engines keep other things than layers among the blobs
-            found[diff_id] = digest
-    return found
+            cache.digests[diff_id] = digest
+            cache.names[member.name] = diff_id
 
 
 class _Joined:
@@ -98,7 +102,8 @@ class _Joined:
 @dataclass
 class _LayerCache:
     path: Path | None
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # by diff id, what was used last at the end
+    names: dict[str, str] = field(default_factory=dict)  # diff ids, by the name in an export
 
     @classmethod
     def load(cls, path: Path | None) -> "_LayerCache":
@@ -109,14 +114,28 @@ class _LayerCache:
             known = json.loads(path.read_text())
         except (OSError, ValueError):
             known = {}
-        layers = known.get(SCHEMA) if isinstance(known, dict) else None
-        return cls(path, dict(layers) if isinstance(layers, dict) else {})
+        known = known if isinstance(known, dict) else {}
+        layers, names = known.get(SCHEMA), known.get(_NAMES)
+        return cls(
+            path, dict(layers) if isinstance(layers, dict) else {}, dict(names) if isinstance(names, dict) else {}
+        )
+
+    def knows(self, name: str) -> bool:
+        return self.names.get(name) in self.digests
+
+    def use(self, diff_ids: Iterable[str]) -> None:
+        """Let these be the last that are forgotten."""
+        for diff_id in diff_ids:
+            if diff_id in self.digests:
+                self.digests[diff_id] = self.digests.pop(diff_id)
 
     def save(self) -> None:
         """Replace the file in one step, so that a reader never sees half of it."""
         if self.path is None:
             return
+        digests = dict(list(self.digests.items())[-_REMEMBERED_MAX:])
+        names = {name: diff_id for name, diff_id in self.names.items() if diff_id in digests}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
-            json.dump({SCHEMA: self.digests}, file)
+            json.dump({SCHEMA: digests, _NAMES: names}, file)
         os.replace(file.name, self.path)  # noqa: PTH105  atomic, and clearer than Path.replace on a name

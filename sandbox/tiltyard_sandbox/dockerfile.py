@@ -5,6 +5,10 @@ of an `ADD` itself, with the host's network. So every name is resolved and check
 participant's file but the one that `rendered` writes from what was understood: one instruction a line, no directives,
 no comments, no continuation lines, base images by name. A trick that makes two parsers disagree has nothing left to
 work on. Syntax: docs.docker.com/reference/dockerfile, without BuildKit's additions.
+
+Two instructions are not where, or not what, they were. VOLUME stands at the end: what a step writes below a volume lies
+on the engine's disk but in no layer, so neither the disk's guard nor the image's size would see it. LABEL is left out:
+labels say who owns what in the engine (`owners`), and nobody reads those of participants.
 """
 
 import json
@@ -28,6 +32,7 @@ _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./*?@%+=,~-]+")
 _ARCHIVES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?-([^${}]*))?\})")
 _ARGUMENT: Final = re.compile(r"([A-Za-z_]\w*)(?:=(\"[^\"\\]*\"|'[^'\\]*'|[^\s\"'\\]*))?")
+RESERVED_PREFIX: Final = "tiltyard."  # of labels: the platform's own
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,21 @@ class Instruction:
 class CheckedDockerfile:
     """A Dockerfile that reaches nothing but `bases`, with its base images resolved."""
 
-    instructions: tuple[Instruction, ...]
+    instructions: tuple[Instruction, ...]  # without VOLUME and LABEL
+    volumes: tuple[Instruction, ...]  # of the last stage and those that it is built upon
     bases: frozenset[str]
     escape: str
 
     def rendered(self, stage_head: str = "") -> bytes:
-        """The file to give to the engine; `stage_head` stands in each stage behind its FROM."""
+        """The file to give to the engine; `stage_head` stands behind each FROM that names a base image.
+
+        Not behind one that names a stage: what the head sets is handed on, and the stage's own ENV could change it.
+        """
         head = "" if self.escape == "\\" else f"# escape={self.escape}\n"
-        lines = (f"{one.keyword} {one.rest}\n" + stage_head * (one.keyword == "FROM") for one in self.instructions)
+        lines = (
+            f"{one.keyword} {one.rest}\n" + stage_head * (one.keyword == "FROM" and one.rest.split()[0] in self.bases)
+            for one in (*self.instructions, *self.volumes)
+        )
         return (head + "".join(lines)).encode()
 
 
@@ -58,10 +70,10 @@ def check(content: bytes, *, allowed_bases: Collection[str], base_args: Mapping[
     """The Dockerfile in checked form; raises SubmissionFault(build_failed) naming the line and what to do."""
     instructions, escape = parse(content)
     checker = _Checker(frozenset(_with_tag(name) for name in allowed_bases), base_args)
-    checked = tuple(checker.check(one) for one in instructions)
+    checked = tuple(kept for one in instructions if (kept := checker.check(one)) is not None)
     if not checker.stages:
         raise _fault(0, "it has no FROM. Start it with: ARG BASE=tiltyard/runtime:cpu, then FROM ${BASE}.")
-    return CheckedDockerfile(checked, frozenset(checker.bases), escape)
+    return CheckedDockerfile(checked, tuple(checker.volumes), frozenset(checker.bases), escape)
 
 
 def parse(content: bytes) -> tuple[list[Instruction], str]:
@@ -140,15 +152,18 @@ class _Checker:
         self._base_args = base_args
         self._arguments: dict[str, str] = {}  # those before the first FROM: the only ones a FROM can see
         self._stages = 0
-        self._finished_names: set[str] = set()  # of the stages before the current one: the engine knows no others
+        # The stages before the current one, which are all that the engine knows, with the volumes of each.
+        self._finished: dict[str, tuple[Instruction, ...]] = {}
         self._current_name = ""
+        self.volumes: list[Instruction] = []  # of the current stage, those of its parents among them
         self.bases: set[str] = set()
 
     @property
     def stages(self) -> int:
         return self._stages
 
-    def check(self, one: Instruction) -> Instruction:
+    def check(self, one: Instruction) -> Instruction | None:
+        """The instruction as it is written again, or None when it is not, or not here."""
         if one.keyword == "FROM":
             return self._from(one)
         if one.keyword == "ARG":
@@ -157,6 +172,14 @@ class _Checker:
             return one
         if not self._stages:
             raise _fault(one.line, f"{one.keyword} stands before the first FROM.")
+        if one.keyword == "LABEL":
+            _check_labels(one)
+            return None
+        if one.keyword == "VOLUME":
+            if "$" in one.rest:  # further down it may have another value
+                raise _fault(one.line, "VOLUME takes plain paths only, no variables.")
+            self.volumes.append(one)
+            return None
         if one.keyword in {"COPY", "ADD"}:
             self._copy(one)
         # A file that hides that it is an archive is not unpacked: no step would be seen to write what is in it.
@@ -178,8 +201,10 @@ class _Checker:
             raise _fault(one.line, "write FROM image, or FROM image AS name.")
         image = self._resolved(one.line, words[0].strip("\"'"))
         if self._current_name:
-            self._finished_names.add(self._current_name)
-        resolved = image if image.lower() in self._finished_names else self._base(one.line, image)
+            self._finished[self._current_name] = tuple(self.volumes)
+        is_stage = image.lower() in self._finished
+        resolved = image if is_stage else self._base(one.line, image)
+        self.volumes = list(self._finished[image.lower()]) if is_stage else []
         self._current_name = words[2].lower() if len(words) == 3 else ""
         if len(words) == 3 and not _STAGE_NAME.fullmatch(self._current_name):
             raise _fault(one.line, f"{words[2][:60]!r} is not a stage's name.")
@@ -208,7 +233,7 @@ class _Checker:
 
     def _copy_source(self, line: int, source: str) -> None:
         """Only a finished stage is one: the engine takes the current stage's own name for an image, and pulls it."""
-        is_finished = source.lower() in self._finished_names or (source.isdecimal() and int(source) < self._stages - 1)
+        is_finished = source.lower() in self._finished or (source.isdecimal() and int(source) < self._stages - 1)
         if not is_finished:
             self._base(line, source)
 
@@ -223,6 +248,13 @@ class _Checker:
         if not resolved.isascii() or any(character in resolved for character in "$\\\"'`{} "):
             raise _fault(line, f"cannot resolve {text[:80]!r}; use ${{NAME}} of an ARG that stands before FROM.")
         return resolved
+
+
+def _check_labels(one: Instruction) -> None:
+    """Say that a label is reserved, however it is quoted. What this does not see through is left out all the same."""
+    plain = re.sub(r"[\\`\"']", "", one.rest).lower()
+    if any(word.startswith(RESERVED_PREFIX) for word in _BLANKS.split(plain)):
+        raise _fault(one.line, f"labels that begin with {RESERVED_PREFIX} are the platform's own. Remove that one.")
 
 
 def _check_added(line: int, words: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Reach the Docker engine, or say clearly why it cannot be reached."""
 
-import shutil
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import docker
@@ -14,6 +14,8 @@ MIN_API_VERSION: Final = (1, 41)  # Docker 20.10: what the sandbox's flags were 
 CALL_TIMEOUT_S: Final = 60
 # What the SDK raises when the engine answers badly, late or not at all.
 ENGINE_ERRORS: Final = (docker.errors.DockerException, requests.exceptions.RequestException)
+USERNS: Final = "name=userns"  # among the security options of an engine that maps users
+_MAPPED_ROOT: Final = re.compile(r"/(\d{1,10})\.(\d{1,10})/?$")
 # What a stream's reader sees when the other end, or `EngineStream.cut`, ends it.
 STREAM_ENDS: Final = (*ENGINE_ERRORS, OSError, ValueError, AttributeError)
 
@@ -49,6 +51,20 @@ def _explain(error: Exception) -> str:
     if "No such file" in text or "Connection refused" in text:
         return "No Docker engine answers: install and start one (Debian: apt install docker.io), or set DOCKER_HOST."
     return f"The Docker engine cannot be reached: {text[:300]}"
+
+
+def first_ids(info: Mapping[str, Any]) -> tuple[int, int]:
+    """The host's user and group that are root in a container: (0, 0), unless the engine maps users.
+
+    `info` is what `client.info()` gives. An engine that maps users (`userns-remap`) keeps everything below a folder
+    named after the two. Raises InfraFault when that cannot be read.
+    """
+    if USERNS not in (info.get("SecurityOptions") or []):
+        return 0, 0
+    match = _MAPPED_ROOT.search(str(info.get("DockerRootDir", "")))
+    if match is None:
+        raise InfraFault("The Docker engine maps users, but its root folder does not say to which: report this.")
+    return int(match[1]), int(match[2])
 
 
 def api_url(client: docker.DockerClient, path: str) -> str:
@@ -92,12 +108,3 @@ class EngineStream:
 def is_disk_full(complaint: str) -> bool:
     """Whether the engine complains of its own disk. Only at the end is the text sure not to be a participant's."""
     return complaint.strip().lower().endswith("no space left on device")
-
-
-def disk_free_bytes(client: docker.DockerClient) -> int | None:
-    """Free bytes where the engine keeps its images; None when that place cannot be seen from here."""
-    root = client.info().get("DockerRootDir", "")
-    try:
-        return shutil.disk_usage(root).free
-    except OSError:
-        return None

@@ -4,18 +4,19 @@ import posixpath
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from tiltyard_sandbox.guarded import (
     GZIP_MAGIC,
     TAR_MAGIC,
     TAR_MAGIC_OFFSET,
+    Content,
     GuardedReader,
+    damage_is_rejected,
     open_maybe_gzip,
     reject,
     shown,
@@ -74,7 +75,12 @@ def walk(path: Path, total_bytes_max: int) -> Iterator[tuple[Entry, OpenEntry]]:
             raise reject(f"The archive links {shown(entry.path)} to {shown(entry.target)}, which is not in it.")
         _require_folders_above(entry, seen, folders)
         seen.add(entry.path)
-        yield entry, opener
+        yield entry, lambda opener=opener: _opened(opener)  # type: ignore[misc]
+
+
+def _opened(opener: OpenEntry) -> IO[bytes]:
+    with damage_is_rejected():
+        return cast(IO[bytes], Content(opener()))
 
 
 def _require_folders_above(entry: Entry, seen: set[str], folders: set[str]) -> None:
@@ -123,21 +129,18 @@ def _walk_tar(path: Path, total_bytes_max: int) -> Iterator[tuple[Entry, OpenEnt
 
 def _walk_zip(path: Path, total_bytes_max: int) -> Iterator[tuple[Entry, OpenEntry]]:
     _check_zip_directory(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total_bytes = 0
-            for info in archive.infolist():
-                total_bytes += info.file_size
-                if total_bytes > total_bytes_max:
-                    raise reject(f"The archive holds more than {total_bytes_max} bytes when uncompressed.")
-                if info.flag_bits & 0x1:
-                    raise reject("The archive is encrypted. Pack it without a password.")
-                if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                    raise reject("The archive uses an unusual compression. Pack it as a plain .zip or .tar.gz.")
-                # zipfile itself stops at the announced size, so what was counted above is all that can come out.
-                yield _zip_entry(archive, info), lambda info=info: archive.open(info)  # type: ignore[misc]
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, struct.error) as error:
-        raise reject(f"The archive is damaged: {str(error)[:120]}.") from None
+    with damage_is_rejected(), zipfile.ZipFile(path) as archive:
+        total_bytes = 0
+        for info in archive.infolist():
+            total_bytes += info.file_size
+            if total_bytes > total_bytes_max:
+                raise reject(f"The archive holds more than {total_bytes_max} bytes when uncompressed.")
+            if info.flag_bits & 0x1:
+                raise reject("The archive is encrypted. Pack it without a password.")
+            if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise reject("The archive uses an unusual compression. Pack it as a plain .zip or .tar.gz.")
+            # zipfile itself stops at the announced size, so what was counted above is all that can come out.
+            yield _zip_entry(archive, info), lambda info=info: archive.open(info)  # type: ignore[misc]
 
 
 def _zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:

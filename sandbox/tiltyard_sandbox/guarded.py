@@ -4,9 +4,13 @@
 in a compressed file starts it again, so a small file could cost hours. `GuardedReader` allows neither.
 """
 
+import errno
 import gzip
 import io
+import os
+import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +26,19 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 TAR_MAGIC: Final = b"ustar"
 TAR_MAGIC_OFFSET: Final = 257
 
-# What tarfile and its helpers raise on malformed input.
-MALFORMED: Final = (tarfile.TarError, ValueError, OverflowError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError)
+# What tarfile, zipfile and their helpers raise on malformed input.
+MALFORMED: Final = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    ValueError,
+    OverflowError,
+    EOFError,
+    NotImplementedError,
+    RecursionError,
+    struct.error,
+    zlib.error,
+    gzip.BadGzipFile,
+)
 
 
 class Readable(Protocol):
@@ -32,6 +47,41 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes; none at the end."""
         ...
+
+
+@contextmanager
+def damage_is_rejected() -> Iterator[None]:
+    """Turn what a malformed archive makes the library raise into SubmissionFault(image_rejected)."""
+    try:
+        yield
+    except MALFORMED as error:
+        raise reject(f"The archive is damaged: {str(error)[:120] or type(error).__name__}.") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the library was sent to a place before the file's start
+            raise
+        raise reject("The archive is damaged: it says that something lies outside of it.") from None
+
+
+class Content(io.RawIOBase):
+    """What is in an entry, read by whoever asked for it: damage is found only then."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, or all; raises SubmissionFault(image_rejected) where the archive is damaged."""
+        with damage_is_rejected():
+            return self._file.read(size)
+
+    def close(self) -> None:
+        """Close the entry as well."""
+        self._file.close()
+        super().close()
 
 
 class GuardedReader(io.RawIOBase):
@@ -47,6 +97,9 @@ class GuardedReader(io.RawIOBase):
         self._total_bytes_max = total_bytes_max
         self._position = 0
         self._check_next: Callable[[bytes], None] | None = None
+        # Of a file itself, what nobody asks for need not be read.
+        is_file = isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
+        self._end = os.fstat(source.fileno()).st_size if is_file else None  # type: ignore[attr-defined]
 
     def check_next(self, check: Callable[[bytes], None]) -> None:
         """Have `check` look at what the next read gives."""
@@ -74,18 +127,25 @@ class GuardedReader(io.RawIOBase):
             parts.append(part)
             missing -= len(part)
         self._position += size - missing
-        if self._position > self._total_bytes_max:
-            raise reject(f"The archive holds more than {self._total_bytes_max} bytes when uncompressed.")
+        self._check_size()
         content = b"".join(parts)
         check, self._check_next = self._check_next, None
         if check is not None:
             check(content)
         return content
 
+    def _check_size(self) -> None:
+        if self._position > self._total_bytes_max:
+            raise reject(f"The archive holds more than {self._total_bytes_max} bytes when uncompressed.")
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Skip forward to `offset`; the end of the data stops it early."""
         if whence != io.SEEK_SET or offset < self._position:
             raise reject("The archive cannot be read in one go: it is malformed.")
+        if self._end is not None and self._check_next is None:
+            self._position = min(offset, self._end)
+            self._source.seek(self._position)  # type: ignore[attr-defined]
+            self._check_size()
         while self._position < offset:
             if not self.read(min(CHUNK_BYTES, offset - self._position)):
                 break
@@ -95,13 +155,11 @@ class GuardedReader(io.RawIOBase):
 @contextmanager
 def tar_members(source: Readable, total_bytes_max: int) -> Iterator["MemberIterator"]:
     """Iterate over a tar file's members; malformed input raises SubmissionFault(image_rejected)."""
-    try:
+    with damage_is_rejected():
         reader = GuardedReader(source, total_bytes_max)
         headers = strict_headers(reader.check_next)
         with tarfile.TarFile(fileobj=reader, mode="r", errors="surrogateescape", tarinfo=headers) as archive:
             yield MemberIterator(archive, reader)
-    except MALFORMED as error:
-        raise reject(f"The archive is damaged: {str(error)[:120] or type(error).__name__}.") from None
 
 
 class MemberIterator:

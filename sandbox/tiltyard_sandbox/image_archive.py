@@ -5,6 +5,7 @@ the layers are scanned first, and what the engine gets is a copy of the stream w
 the image specification's "combined image JSON + filesystem changeset" (moby/moby, image/spec/v1.2).
 """
 
+import hashlib
 import json
 import posixpath
 import tarfile
@@ -30,12 +31,16 @@ class ImageArchive:
     """The one image in an archive: the paths of its configuration and layers, lowest first."""
 
     config_path: str
+    image_id: str  # "sha256:…" over the configuration, which is what an engine has it by
     layer_paths: tuple[str, ...]
     manifest: SubmissionManifest
 
 
-def parse_image_archive(contents: Mapping[str, bytes]) -> ImageArchive:
-    """The image that the small files of an archive describe; raises SubmissionFault(image_rejected)."""
+def parse_image_archive(contents: Mapping[str, bytes], manifest: SubmissionManifest | None = None) -> ImageArchive:
+    """The image that the small files of an archive describe, with its labels or `manifest` as its manifest.
+
+    Raises SubmissionFault(image_rejected).
+    """
     if "manifest.json" not in contents:
         raise reject("This looks like a bare OCI layout. Save the image with `docker save IMAGE -o image.tar`.")
     images = _json(contents["manifest.json"], "manifest.json", list)
@@ -52,11 +57,16 @@ def parse_image_archive(contents: Mapping[str, bytes]) -> ImageArchive:
     if not isinstance(labels, dict):
         raise reject("The image's labels are malformed.")
     texts = {str(name): value for name, value in labels.items() if isinstance(value, str)}
-    return ImageArchive(config_path, tuple(layer_paths), SubmissionManifest.from_labels(texts))
+    image_id = "sha256:" + hashlib.sha256(contents[config_path]).hexdigest()
+    found = manifest or SubmissionManifest.from_labels(texts)
+    return ImageArchive(config_path, image_id, tuple(layer_paths), found)
 
 
-def scan_layers(path: Path, image: ImageArchive, total_bytes_max: int) -> None:
-    """Walk through every layer's entries; raises SubmissionFault(image_rejected) on devices, escapes and bombs."""
+def scan_layers(path: Path, image: ImageArchive, total_bytes_max: int) -> int:
+    """Look at every layer's entries; how many bytes they have, uncompressed.
+
+    Raises SubmissionFault(image_rejected) on devices, escapes and bombs.
+    """
     missing = set(image.layer_paths)
     files = set()
     aliases = set()
@@ -77,10 +87,11 @@ def scan_layers(path: Path, image: ImageArchive, total_bytes_max: int) -> None:
     # link, must be among those scanned.
     if missing or not aliases <= files:
         raise reject("The image archive lacks some of its layers. Save the image again.")
+    return total_bytes_max - left_bytes
 
 
-def renamed(path: Path, image: ImageArchive, name: str, total_bytes_max: int) -> Iterator[bytes]:
-    """The archive as a plain tar stream with the one image in it, under this one name ("repository:tag")."""
+def renamed(path: Path, image: ImageArchive, name: str | None, total_bytes_max: int) -> Iterator[bytes]:
+    """The archive as a plain tar stream with the one image in it, under this one name ("repository:tag") or none."""
     wanted = {image.config_path, *image.layer_paths}
     for entry, opener in walk(path, total_bytes_max):
         if entry.path in _DROPPED or entry.path not in wanted:
@@ -93,7 +104,7 @@ def renamed(path: Path, image: ImageArchive, name: str, total_bytes_max: int) ->
             info.size = entry.size_bytes
             yield info.tobuf()
             yield from _padded(opener, entry.size_bytes)
-    manifest = [{"Config": image.config_path, "RepoTags": [name], "Layers": list(image.layer_paths)}]
+    manifest = [{"Config": image.config_path, "RepoTags": [name] if name else None, "Layers": list(image.layer_paths)}]
     content = json.dumps(manifest).encode()
     info = tarfile.TarInfo("manifest.json")
     info.size = len(content)

@@ -5,10 +5,9 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import docker
 
@@ -16,11 +15,13 @@ from tiltyard_sandbox import dockerfile
 from tiltyard_sandbox.archives import BuildContext, read_upload
 from tiltyard_sandbox.build_traces import STAGE_HEAD
 from tiltyard_sandbox.builds import run_build, write_context
-from tiltyard_sandbox.engine import ENGINE_ERRORS, is_disk_full
+from tiltyard_sandbox.disk import DiskGauge, require_room
+from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, is_disk_full
 from tiltyard_sandbox.guarded import reject, shown
 from tiltyard_sandbox.image_archive import ImageArchive, renamed, scan_layers
 from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.manifest import SubmissionManifest
+from tiltyard_sandbox.owners import RUN_TAG, named_by
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
 
 LOAD_TIMEOUT_S: Final = 1800
@@ -35,12 +36,14 @@ class BuiltImage:
     """An image ready to run, and to be removed after it, by a reference that no other run has.
 
     For a build that is the engine's id, since every build makes an image of its own. The same saved image has one id
-    however often it is loaded, so each time it gets a random name.
+    however often it is loaded, so each time it gets a random name. But not where the engine has it already without any
+    name, because it would go with the first name that is taken away: that one is used by its id, and is not ours.
     """
 
     image_id: str  # "sha256:…" or "tiltyard-run:…"
     size_bytes: int  # uncompressed
     manifest: SubmissionManifest
+    is_ours: bool = True  # and goes after the run
 
 
 def build_image(
@@ -52,12 +55,16 @@ def build_image(
     limits: Limits,
     on_log: Callable[[str], None],
     cancel: threading.Event,
+    owner: str,
+    gauge_image: str | None,
 ) -> BuiltImage:
     """Build the archive's Dockerfile without network, from none but `allowed_bases`.
 
     `base_args` are build arguments such as {"BASE": "tiltyard/runtime:cpu"}. The log goes to `on_log` line by line, at
-    most `limits.log_bytes` of it. Raises SubmissionFault (build_failed with the log's end, or image_rejected),
-    InfraFault (a base image is missing here, the engine failed) or Cancelled, within a second of `cancel`.
+    most `limits.log_bytes` of it. By `owner` (see `owners`) what a killed build has left is found. The engine's disk is
+    watched with `gauge_image` (see `disk`), or not at all. Raises SubmissionFault (build_failed with the log's end, or
+    image_rejected), InfraFault (a base image is missing here, the engine failed, its disk is full) or Cancelled, within
+    seconds of `cancel`.
     """
     upload = read_upload(archive, unpacked_bytes_max=limits.image_bytes_max)
     if not isinstance(upload, BuildContext):
@@ -77,8 +84,10 @@ def build_image(
             limits=limits,
             on_log=on_log,
             cancel=cancel,
+            owner=owner,
+            gauge_image=gauge_image,
         )
-    return _checked(client, image_id, upload.manifest, limits)
+    return _checked(client, BuiltImage(image_id, 0, upload.manifest), limits)
 
 
 def load_image(
@@ -88,26 +97,46 @@ def load_image(
     limits: Limits,
     on_log: Callable[[str], None],
     cancel: threading.Event,
+    owner: str,
+    gauge_image: str | None,
+    manifest: SubmissionManifest | None = None,
 ) -> BuiltImage:
     """Load an image archive after a scan of its layers, under a random name in place of its tags.
 
+    `owner` and `gauge_image` as in `build_image`; `manifest` stands in for the image's labels.
     Raises SubmissionFault(image_rejected), InfraFault or Cancelled.
     """
-    upload = read_upload(archive, unpacked_bytes_max=limits.image_bytes_max)
+    upload = read_upload(archive, unpacked_bytes_max=limits.image_bytes_max, manifest=manifest)
     if not isinstance(upload, ImageArchive):
         raise reject("This is a folder with a Dockerfile, not a saved image.")
     on_log(f"Scanning {len(upload.layer_paths)} layers")
-    scan_layers(archive, upload, limits.image_bytes_max)
+    size_bytes = scan_layers(archive, upload, limits.image_bytes_max)
+    if gauge_image is not None:
+        with DiskGauge(client, gauge_image, owner=owner, life_s=CALL_TIMEOUT_S) as gauge:
+            require_room(gauge.free_bytes(), 2 * size_bytes)  # the engine unpacks the archive before its layers
     on_log("Loading the image")
-    image_id = _load(client, archive, upload, limits, cancel)
-    return _checked(client, image_id, upload.manifest, limits)
+    is_ours = not _is_there_unnamed(client, upload.image_id)
+    name = f"{RUN_TAG}{named_by(owner)}" if is_ours else None
+    image_id = _load(client, archive, upload, name=name, limits=limits, cancel=cancel)
+    return _checked(client, BuiltImage(image_id, 0, upload.manifest, is_ours), limits)
+
+
+def _is_there_unnamed(client: docker.DockerClient, image_id: str) -> bool:
+    try:
+        return not client.images.get(image_id).tags
+    except docker.errors.ImageNotFound:
+        return False
 
 
 def _load(
-    client: docker.DockerClient, archive: Path, upload: ImageArchive, limits: Limits, cancel: threading.Event
+    client: docker.DockerClient,
+    archive: Path,
+    upload: ImageArchive,
+    *,
+    name: str | None,
+    limits: Limits,
+    cancel: threading.Event,
 ) -> str:
-    name = f"tiltyard-run:{uuid4().hex}"
-
     def stream() -> Any:
         for part in renamed(archive, upload, name, limits.image_bytes_max):
             if cancel.is_set():
@@ -123,11 +152,12 @@ def _load(
     if response.status_code != 200:
         raise _refusal(response.status_code, "The engine cannot load the image", response.text.strip())
     _raise_load_errors(response.text)
+    reference = name or upload.image_id
     try:
-        client.images.get(name)
+        client.images.get(reference)
     except docker.errors.ImageNotFound:
         raise reject("The engine loaded no image from the archive. Save the image again.") from None
-    return name
+    return reference
 
 
 def _raise_load_errors(answer: str) -> None:
@@ -154,14 +184,21 @@ def _refusal(status_code: int, what: str, text: str) -> SubmissionFault | InfraF
 def _require_bases(client: docker.DockerClient, bases: Collection[str]) -> None:
     for base in sorted(bases):
         try:
-            client.images.get(base)
+            config = client.images.get(base).attrs.get("Config") or {}
         except docker.errors.ImageNotFound:
             raise InfraFault(f"The base image {base} is not on this machine: run scripts/base_images.py.") from None
+        # What a step writes below a volume is in no layer, and triggers run before a stage has the build's label.
+        for section, name in (("Volumes", "VOLUME"), ("OnBuild", "ONBUILD")):
+            if config.get(section):
+                raise InfraFault(f"The base image {base} has {name}, which builds cannot be watched with: remove it.")
 
 
-def _checked(client: docker.DockerClient, image_id: str, manifest: SubmissionManifest, limits: Limits) -> BuiltImage:
-    """The image when it keeps the rules; otherwise it is removed. Raises SubmissionFault(image_rejected)."""
-    details = client.images.get(image_id).attrs
+def _checked(client: docker.DockerClient, image: BuiltImage, limits: Limits) -> BuiltImage:
+    """The image with its size when it keeps the rules; otherwise, if ours, it is removed.
+
+    Raises SubmissionFault(image_rejected).
+    """
+    details = client.images.get(image.image_id).attrs
     try:
         size_bytes = int(details["Size"])
         if size_bytes > limits.image_bytes_max:
@@ -171,9 +208,10 @@ def _checked(client: docker.DockerClient, image_id: str, manifest: SubmissionMan
             raise reject("The image has neither ENTRYPOINT nor CMD: it does not say how to start the server.")
         volume_paths(config)
     except SubmissionFault:
-        remove_image(client, image_id)
+        if image.is_ours:
+            remove_image(client, image.image_id)
         raise
-    return BuiltImage(image_id, size_bytes, manifest)
+    return replace(image, size_bytes=size_bytes)
 
 
 def volume_paths(config: Mapping[str, Any]) -> list[str]:
@@ -188,17 +226,20 @@ def volume_paths(config: Mapping[str, Any]) -> list[str]:
     return [path.rstrip("/") for path in paths]
 
 
-def remove_image(client: docker.DockerClient, image_id: str) -> None:
-    """Remove a `BuiltImage`; one that is gone already, or that others still use or have a name for, is no error.
+def remove_image(client: docker.DockerClient, image_id: str) -> bool:
+    """Remove an image that is ours, and say whether this call did.
 
-    Raises InfraFault when the engine fails.
+    It is no error when it is gone already, or others still use it or have a name for it. Raises InfraFault when the
+    engine fails.
     """
     try:
         # By its id, the engine would remove an image with its one name, and that may be somebody else's.
         if not (image_id.startswith(_ID_PREFIX) and client.images.get(image_id).tags):
             client.images.remove(image_id, force=False, noprune=False)
+            return True
     except docker.errors.ImageNotFound:
-        return
+        return False
     except docker.errors.APIError as error:
         if error.status_code != 409:  # in use
             raise InfraFault(f"The image could not be removed: {error.explanation}") from error
+    return False

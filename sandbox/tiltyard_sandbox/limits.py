@@ -11,6 +11,13 @@ GIB: Final = 1 << 30
 
 _UNITS: Final = {"": 1, "kib": KIB, "mib": MIB, "gib": GIB, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_CPUSET: Final = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
+BUILD_HOSTS_MAX: Final = 64
+# As DNS has them (RFC 1123), and no addresses: the last label begins with a letter.
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII
+)
+_RUNTIME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}", re.ASCII)
 _GPU_UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{8,80}")
 
 
@@ -35,6 +42,9 @@ class Limits:
     image_bytes_max: int = 16 * GIB  # uncompressed
     archive_bytes_max: int = 2 * GIB
     gpu_uuid: str | None = None
+    cpuset: str | None = None  # the cores that it may use, as the kernel writes lists: "0-3,6"
+    build_hosts: tuple[str, ...] = ()  # that RUN steps may reach, through a proxy: see `build_proxy`
+    runtime: str | None = None  # by the name that the engine has for it, such as "runsc"; None: the engine's default
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -47,6 +57,14 @@ class Limits:
                 raise ValueError(f"{name} must be a whole number, not {value!r}.")
         if self.gpu_uuid is not None and not _GPU_UUID.fullmatch(self.gpu_uuid):
             raise ValueError(f"gpu_uuid must look like GPU-… or MIG-…, not {self.gpu_uuid!r}.")
+        if self.cpuset is not None and not _CPUSET.fullmatch(self.cpuset):
+            raise ValueError(f"cpuset must be a list of cores such as 0-3,6, not {self.cpuset!r}.")
+        if len(self.build_hosts) > BUILD_HOSTS_MAX or not all(_is_host_name(host) for host in self.build_hosts):
+            raise ValueError(
+                f"build_hosts must be at most {BUILD_HOSTS_MAX} host names in lower case, such as pypi.org."
+            )
+        if self.runtime is not None and not _RUNTIME.fullmatch(self.runtime):
+            raise ValueError(f"runtime must be a name that the engine knows, such as runsc, not {self.runtime!r}.")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:
@@ -87,7 +105,13 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def _is_host_name(value: object) -> bool:
+    return isinstance(value, str) and _HOST_NAME.fullmatch(value) is not None
+
+
 def _parsed(name: str, value: object) -> object:
+    if name == "build_hosts" and isinstance(value, list):
+        return tuple(value)
     if isinstance(value, str) and "bytes" in name:
         return parse_size(value)
     return value

@@ -11,7 +11,7 @@ from tiltyard_sandbox.verdicts import Reason, SubmissionFault
 FILE_NAME: Final = "tiltyard.yaml"
 MAX_BYTES: Final = 64 * 1024
 NESTING_MAX: Final = 3
-ADAPTERS: Final = ("openai", "native")
+ADAPTERS: Final = ("openai", "native", "neurips2023")
 _REQUIRED: Final = ("name", "base_model", "training_data", "licence")
 _MAX_CHARACTERS: Final = {
     "name": 80,
@@ -20,8 +20,10 @@ _MAX_CHARACTERS: Final = {
     "licence": 100,
     "adapter": 20,
     "description": 4000,
+    "image": 400,
 }
-LABELS: Final = {field: f"tiltyard.{field}" for field in _MAX_CHARACTERS}
+# An image carries all but where it came from.
+LABELS: Final = {field: f"tiltyard.{field}" for field in _MAX_CHARACTERS if field != "image"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class SubmissionManifest:
     licence: str
     adapter: str = "openai"
     description: str = ""
+    image: str = ""  # where there is no Dockerfile: "registry/name@sha256:…"
 
     def labels(self) -> dict[str, str]:
         """The image labels `tiltyard.<field>` that carry this manifest."""
-        return {LABELS[field]: value for field, value in asdict(self).items()}
+        values = asdict(self)
+        return {label: values[field] for field, label in LABELS.items()}
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> Self:
@@ -79,7 +83,9 @@ class SubmissionManifest:
             raise _fault(f"{FILE_NAME} lacks {', '.join(missing)}. Required: {', '.join(_REQUIRED)}.")
         manifest = cls(**texts)
         if manifest.adapter not in ADAPTERS:
-            raise _fault(f"{FILE_NAME}: adapter must be {' or '.join(ADAPTERS)}, not {manifest.adapter!r}.")
+            raise _fault(
+                f"{FILE_NAME}: adapter must be {', '.join(ADAPTERS[:-1])} or {ADAPTERS[-1]}, not {manifest.adapter!r}."
+            )
         return manifest
 
 

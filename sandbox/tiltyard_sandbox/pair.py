@@ -33,11 +33,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
 
 import docker
 
 from tiltyard_sandbox.containers import RESULTS_MOUNT, SUITE_MOUNT, evaluator_options, submission_options
-from tiltyard_sandbox.engine import ENGINE_ERRORS, is_disk_full
+from tiltyard_sandbox.engine import ENGINE_ERRORS, first_ids, is_disk_full
 from tiltyard_sandbox.images import volume_paths
 from tiltyard_sandbox.limits import MIB, Limits
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
@@ -51,7 +52,15 @@ WRITING_S: Final = 60.0  # beyond the evaluator's own deadline, for scoring and 
 REMOVE_ATTEMPTS: Final = 5
 EVALUATOR_OUTPUT_BYTES: Final = 32 * MIB
 STDERR_TAIL_LINES: Final = 40
+# What the engine and the runtime quote of an image: strings, and paths, which they do not always put into quotes.
 _QUOTED: Final = re.compile(r"\\*\"(?:[^\"\\]|\\.)*\"")
+_IMAGE_PATH: Final = re.compile(r"(?<!\S)(?!/sys/|/dev/|input/output\b)\S*/\S*")  # no VOLUME may lie below these two
+_HOST_WORDS: Final = (
+    *("nvidia", "nvml", "cgroup", "seccomp", "device", "no space", "input/output error"),
+    *("cannot allocate memory", "resource temporarily unavailable", "too many open files"),
+)
+_FOLDER_WORDS: Final = ("not a directory", "mkdir", "working directory", "name too long", "levels of symbolic links")
+_KNOWN_FIRST_IDS: Final[WeakKeyDictionary[docker.DockerClient, tuple[int, int]]] = WeakKeyDictionary()
 _LOG = logging.getLogger(__name__)
 
 
@@ -111,6 +120,7 @@ def run_pair(
                 results_dir=results_dir,
                 labels=run_labels,
                 submission_id=pair.submission.id,
+                first_ids=_first_ids(client),
             )
             if pair.start_evaluator(options):
                 pair.listen(pair.noting(on_evaluator_line), bytes_max=EVALUATOR_OUTPUT_BYTES, stderr=False)
@@ -278,6 +288,13 @@ class _Pair:
         return errors
 
 
+def _first_ids(client: docker.DockerClient) -> tuple[int, int]:
+    """See `engine.first_ids`; asked once for a client, because the answer takes the engine a while."""
+    if client not in _KNOWN_FIRST_IDS:
+        _KNOWN_FIRST_IDS[client] = first_ids(client.info())
+    return _KNOWN_FIRST_IDS[client]
+
+
 def _is_scoring(line: str) -> bool:
     try:
         event = json.loads(line)
@@ -319,7 +336,7 @@ def _remove(container: Any) -> str | None:
 def _create_fault(error: docker.errors.APIError) -> SubmissionFault | InfraFault:
     """What the engine refuses before anything runs: the options are ours and tried, so what varies is the image."""
     explanation = str(error.explanation)
-    about_folder = any(text in explanation.lower() for text in ("not a directory", "mkdir", "working directory"))
+    about_folder = any(text in explanation.lower() for text in _FOLDER_WORDS)
     if not is_disk_full(explanation) and (error.status_code == 400 or (error.status_code == 500 and about_folder)):
         return SubmissionFault(
             Reason.IMAGE_REJECTED,
@@ -329,11 +346,11 @@ def _create_fault(error: docker.errors.APIError) -> SubmissionFault | InfraFault
 
 
 def _start_fault(explanation: str) -> SubmissionFault | InfraFault:
-    """The runtime's complaint about the image's command is the submission's; about devices or the host, ours."""
+    """The runtime's complaint about the image's command or folders is the submission's; about the host, ours."""
     low = explanation.lower()
     about_image = "oci runtime create failed" in low or "failed to create shim task" in low
-    own_words = _QUOTED.sub("", low)  # without the paths and commands of the image
-    about_host = any(word in own_words for word in ("nvidia", "nvml", "cgroup", "seccomp", "device", "no space"))
+    own_words = _IMAGE_PATH.sub("", _QUOTED.sub("", low))
+    about_host = any(word in own_words for word in _HOST_WORDS)
     if about_image and not about_host:
         return SubmissionFault(Reason.CRASHED, f"The server's command cannot be started: {explanation[-300:]}")
     return InfraFault(f"The submission's container cannot start: {explanation[:300]}")

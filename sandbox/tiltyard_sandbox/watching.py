@@ -39,6 +39,11 @@ class LinePump:
         self._thread = threading.Thread(target=self._run, name="container-output", daemon=True)
         self._thread.start()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no further line will come."""
+        return not self._thread.is_alive()
+
     def finish(self) -> None:
         """Wait a moment for the last lines of a container that has ended, then close."""
         self._thread.join(JOIN_S)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from images_for_tests import MANIFEST, Builder
 from pairs_for_tests import PYTHON_IMAGE, Runner
 
 from tiltyard_sandbox import engine, images
@@ -18,7 +19,6 @@ from tiltyard_sandbox.limits import GIB, MIB, Limits
 from tiltyard_sandbox.pair import sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MANIFEST = b"name: probe\nbase_model: none\ntraining_data: none\nlicence: Apache-2.0\n"
 DOCKERFILE = b'ARG BASE=tiltyard/python:3.11\nFROM ${BASE}\nCOPY server.py /server.py\nCMD ["python3", "/server.py"]\n'
 
 PackTar = Callable[..., Path]
@@ -88,6 +88,8 @@ def build(client: docker.DockerClient, pack: PackTar, limits: Limits) -> Iterato
             limits=limits,
             on_log=lambda _: None,
             cancel=threading.Event(),
+            owner="test",
+            gauge_image=None,
         )
         made.append(built.image_id)
         return built.image_id
@@ -105,3 +107,11 @@ def runner(client: docker.DockerClient, tmp_path: Path, limits: Limits) -> Itera
     left = [container.id for container in one.containers()]
     sweep(client, one.labels)
     assert left == []
+
+
+@pytest.fixture
+def builder(client: docker.DockerClient, limits: Limits) -> Iterator[Builder]:
+    one = Builder(client, limits)
+    yield one
+    for image_id in set(one.made):
+        images.remove_image(client, image_id)

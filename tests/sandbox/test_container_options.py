@@ -24,10 +24,34 @@ def test_a_gpu_is_asked_for_by_its_uuid_and_by_no_count() -> None:
     assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == GPU  # type: ignore[index]
 
 
+def test_the_environment_says_where_to_listen_and_where_to_write() -> None:
+    environment = options(Limits())["environment"]
+    assert environment["TILTYARD_PORT"] == "9000"  # type: ignore[index]
+    assert environment["HOME"] == "/tmp"  # type: ignore[index]
+
+
+def test_the_runtime_is_the_engines_unless_the_worker_names_one() -> None:
+    assert options(Limits(runtime="runsc"))["runtime"] == "runsc"
+    assert "runtime" not in options(Limits())
+
+
 def test_without_a_gpu_none_is_visible() -> None:
     found = options(Limits())
     assert "device_requests" not in found
     assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"  # type: ignore[index]
+
+
+def test_a_worker_may_pin_it_to_cores() -> None:
+    assert options(Limits(cpuset="0-1,3"))["cpuset_cpus"] == "0-1,3"
+    assert "cpuset_cpus" not in options(Limits())
+
+
+def test_a_port_below_1024_is_open_to_the_submissions_account() -> None:
+    found = submission_options("sha256:0", volumes=[], limits=Limits(), labels={"tiltyard.run": "1"}, port=80)
+    assert found["sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "0"}
+    assert found["cap_drop"] == ["ALL"]
+    assert "cap_add" not in found
+    assert "sysctls" not in options(Limits())
 
 
 def test_swap_is_no_way_around_the_memory_limit() -> None:

@@ -97,9 +97,53 @@ def test_add_unpacks_no_archives(rest: str) -> None:
         check(f"FROM plain\nADD {rest}")
 
 
-def test_every_stage_begins_with_the_head() -> None:
-    rendered = check("FROM plain AS a\nRUN x\nFROM a\n").rendered("LABEL y=1\n")
-    assert rendered == b"FROM plain:latest AS a\nLABEL y=1\nRUN x\nFROM a\nLABEL y=1\n"
+def test_the_head_stands_behind_base_images_alone() -> None:
+    """What a stage sets in ENV is seen by the stages upon it: they get the head's label from it, not from the head."""
+    rendered = check("FROM plain AS a\nENV X=1\nFROM a AS b\nFROM b\nFROM plain\n").rendered("LABEL y=$X\n")
+    assert rendered == (
+        b"FROM plain:latest AS a\nLABEL y=$X\nENV X=1\nFROM a AS b\nFROM b\nFROM plain:latest\nLABEL y=$X\n"
+    )
+
+
+def test_volumes_stand_at_the_end_where_no_step_writes_below_them() -> None:
+    checked = check('FROM plain\nVOLUME /a /b\nRUN x > /a/y\nVOLUME ["/c d"]\nCOPY . /c\n')
+    assert checked.rendered() == b'FROM plain:latest\nRUN x > /a/y\nCOPY . /c\nVOLUME /a /b\nVOLUME ["/c d"]\n'
+
+
+def test_volumes_of_the_stages_below_are_inherited_and_those_of_others_are_not() -> None:
+    text = "FROM plain AS a\nVOLUME /a\nFROM plain AS other\nVOLUME /o\nFROM A AS b\nVOLUME /b\nFROM b\nRUN x\n"
+    assert check(text).rendered().endswith(b"FROM b\nRUN x\nVOLUME /a\nVOLUME /b\n")
+    assert b"VOLUME" not in check(f"{text}FROM plain\n").rendered()
+
+
+@pytest.mark.parametrize("rest", ["$V", "/a ${V}/x", '["$V"]', "\\\n  $V"])
+def test_a_volume_that_could_mean_something_else_at_the_end_is_refused(rest: str) -> None:
+    with pytest.raises(SubmissionFault, match="line 2: VOLUME takes plain paths"):
+        check(f"FROM plain\nVOLUME {rest}\n")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "tiltyard.build.x=1",
+        "a=b tiltyard.role=submission",
+        '"tiltyard.role"=gauge',
+        "'tiltyard.role'=gauge",
+        'tilt"yard.role"=gauge',
+        "tilt\\yard.role=gauge",
+        "tilt\\\nyard.role=gauge",
+        "a=b \\\n  # note\n\n  Tiltyard.Role=gauge",
+        "tiltyard.role gauge",
+    ],
+)
+def test_the_platforms_own_labels_are_refused(rest: str) -> None:
+    with pytest.raises(SubmissionFault, match=r"line 2: labels that begin with tiltyard\. are the platform's own"):
+        check(f"FROM plain\nLABEL {rest}\n")
+
+
+def test_no_label_reaches_the_engine() -> None:
+    text = "FROM plain\nARG X=tiltyard\nLABEL ${X}.role=gauge\nLABEL a=b\nCMD c\n"
+    assert check(text).rendered() == b"FROM plain:latest\nARG X=tiltyard\nCMD c\n"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,13 @@ def test_an_error_is_an_error_whatever_it_quotes(
 ) -> None:
     with answering(status, body) as client, pytest.raises(fault):
         images.load_image(
-            client, saved_image(tmp_path / "i.tar"), limits=Limits(), on_log=print, cancel=threading.Event()
+            client,
+            saved_image(tmp_path / "i.tar"),
+            limits=Limits(),
+            on_log=print,
+            cancel=threading.Event(),
+            owner="test",
+            gauge_image=None,
         )
 
 
@@ -123,6 +129,8 @@ def test_a_full_disk_is_not_the_participants_fault(
             limits=Limits(),
             on_log=print,
             cancel=threading.Event(),
+            owner="test",
+            gauge_image=None,
         )
 
 
@@ -133,6 +141,6 @@ def test_links_for_layers_that_only_lead_to_links_are_rejected(tmp_path: Path) -
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, target
             archive.addfile(link)
-    image = ImageArchive("c.json", ("one", "two"), SubmissionManifest("x", "x", "x", "x"))
+    image = ImageArchive("c.json", "sha256:0", ("one", "two"), SubmissionManifest("x", "x", "x", "x"))
     with pytest.raises(SubmissionFault, match="lacks some of its layers"):
         scan_layers(path, image, 1 << 20)

@@ -35,3 +35,13 @@ def test_the_engine_answers() -> None:
         assert client.ping()
     finally:
         client.close()
+
+
+def test_the_users_that_an_engine_maps_are_read_from_its_root() -> None:
+    assert engine.first_ids(
+        {"SecurityOptions": ["name=seccomp,profile=default"], "DockerRootDir": "/var/lib/docker"}
+    ) == (0, 0)
+    mapped = {"SecurityOptions": ["name=userns"], "DockerRootDir": "/var/lib/docker/165536.231072"}
+    assert engine.first_ids(mapped) == (165536, 231072)
+    with pytest.raises(InfraFault, match="does not say to which"):
+        engine.first_ids(mapped | {"DockerRootDir": "/var/lib/docker"})

@@ -29,6 +29,10 @@ def test_limits_come_from_a_mapping_with_sizes_as_text() -> None:
         ({"evaluate_s": "60"}, "must be a number"),
         ({"gpu_uuid": "0"}, "GPU-"),
         ({"gpu_uuid": "all"}, "GPU-"),
+        ({"runtime": "a b"}, "a name that the engine knows"),
+        ({"build_hosts": "pypi.org"}, "build_hosts must be"),
+        ({"cpuset": "all"}, "a list of cores"),
+        ({"cpuset": "0-3; rm"}, "a list of cores"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(values: dict[str, object], says: str) -> None:
@@ -56,7 +60,7 @@ def test_a_manifest_travels_through_labels() -> None:
         (b"\xff\xfe\xfa", "not valid YAML"),
         (GOOD.replace(b"licence: MIT\n", b""), "lacks licence"),
         (GOOD.replace(b"MIT", b'""'), "lacks licence"),
-        (GOOD + b"adapter: grpc", "adapter must be openai or native"),
+        (GOOD + b"adapter: grpc", "adapter must be openai, native or neurips2023"),
         (GOOD + b"colour: red", "unknown field 'colour'"),
         (GOOD.replace(b"mine", b"[1]"), "training_data must be a text"),
         (GOOD.replace(b"name: a", b"name: " + b"a" * 81), "longer than 80"),

@@ -1,0 +1,1 @@
+"""Programs of an attacker, which run inside a container; standard library only."""
