@@ -1,4 +1,4 @@
-"""Exit 0 when the web server in this container answers its home page as it would to the proxy."""
+"""Exit 0 when the web server in this container is ready: it, the database, the broker and the storage answer."""
 
 import http.client
 import os
@@ -7,6 +7,5 @@ import sys
 HOST = os.environ["TILTYARD_ALLOWED_HOSTS"].split(",")[0].strip()
 
 connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=4)
-# As the proxy says it for a visitor with https; without it, production answers with a redirect.
-connection.request("GET", "/", headers={"Host": HOST, "X-Forwarded-Proto": "https"})
+connection.request("GET", "/readyz", headers={"Host": HOST})
 sys.exit(connection.getresponse().status != http.client.OK)

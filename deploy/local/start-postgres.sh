@@ -10,7 +10,7 @@ if [ ! -s "$data/PG_VERSION" ]; then
     password_file=$(mktemp)
     printf '%s' "$POSTGRES_PASSWORD" >"$password_file"
     chown postgres "$password_file"
-    as_postgres "$bin/initdb" --pgdata "$data" --username "$POSTGRES_USER" --auth scram-sha-256 \
+    as_postgres "$bin/initdb" --pgdata "$data" --username "$POSTGRES_USER" --auth-local trust --auth-host scram-sha-256 \
         --pwfile "$password_file" --encoding UTF8 --locale C.UTF-8
     rm "$password_file"
     echo "host all all all scram-sha-256" >>"$data/pg_hba.conf"

@@ -8,4 +8,4 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tiltyard.settings")
 
 app = Celery("tiltyard")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["tiltyard.worker"])
+app.autodiscover_tasks(["tiltyard.worker", "tiltyard.leaderboards"])

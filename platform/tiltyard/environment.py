@@ -1,5 +1,6 @@
 """Read settings from the environment, and fail loudly when one is missing or malformed."""
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def env_list(name: str, default: list[str]) -> list[str]:
     if text is None:
         return default
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def env_choice(name: str, default: str, choices: list[str]) -> str:
+    """The variable's text, one of `choices`; raises ImproperlyConfigured on any other."""
+    text = os.environ.get(name, default)
+    if text not in choices:
+        raise ImproperlyConfigured(f"{name}={text!r} is not known: use {' or '.join(choices)}.")
+    return text
+
+
+def env_networks(name: str, default: list[str]) -> list[str]:
+    """The variable as a list of networks such as 10.0.0.0/8; raises ImproperlyConfigured on anything else."""
+    networks = env_list(name, default)
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{name}: {error}. Write networks as 10.0.0.0/8 or 2001:db8::/32.") from None
+    return networks
 
 
 def env_path(name: str, default: Path) -> Path:

@@ -1,19 +1,17 @@
 """The REST API. Its reference is generated: /api/v1/docs, /api/v1/openapi.json."""
 
-import redis
-from django.conf import settings
-from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse
-from ninja import NinjaAPI, Status
-from ninja.errors import AuthenticationError
+from ninja import Status
+from ninja.errors import AuthenticationError, ValidationError
 
 import tiltyard_eval
 from tiltyard.api import competitions, runs, schemas
 from tiltyard.api.auth import AUTH, caller
+from tiltyard.api.schema_document import DocumentedAPI
+from tiltyard.operations.health import broker_answers, database_answers
+from tiltyard.submissions.manifests import public_key, retired_keys
 
-_REDIS_TIMEOUT_S = 2
-
-api = NinjaAPI(
+api = DocumentedAPI(
     title="Tiltyard",
     version="1",
     urls_namespace="api-1",
@@ -36,10 +34,16 @@ def me(request: HttpRequest) -> schemas.MeOut:
 @api.get("/health", response={200: schemas.HealthOut, 503: schemas.HealthOut}, tags=["service"])
 def health(request: HttpRequest) -> Status[schemas.HealthOut]:  # noqa: ARG001
     """Whether the database and the broker answer."""
-    database, broker = _database_answers(), _redis_answers()
+    database, broker = database_answers(), broker_answers()
     is_well = database and broker
     status = schemas.HealthOut(status="ok" if is_well else "degraded", database=database, redis=broker)
     return Status(200 if is_well else 503, status)
+
+
+@api.get("/signing-key", response=schemas.SigningKeyOut, tags=["service"])
+def signing_key(request: HttpRequest) -> schemas.SigningKeyOut:  # noqa: ARG001
+    """The public key that signs manifests, and those that signed older ones: 32 bytes in Base64 each."""
+    return schemas.SigningKeyOut(algorithm="ed25519", public_key=public_key(), retired=retired_keys())
 
 
 @api.exception_handler(Http404)
@@ -50,24 +54,12 @@ def not_found(request: HttpRequest, _error: Http404) -> HttpResponse:
 
 @api.exception_handler(AuthenticationError)
 def not_authenticated(request: HttpRequest, _error: AuthenticationError) -> HttpResponse:
-    detail = "Send a valid token as “Authorization: Bearer ty_…”. Make one on your account page."
+    detail = "Send a valid token as “Authorization: Bearer ty_…”. Make one on your account page; they expire."
     return api.create_response(request, {"detail": detail}, status=401)
 
 
-def _database_answers() -> bool:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except DatabaseError:
-        return False
-    return True
-
-
-def _redis_answers() -> bool:
-    try:
-        with redis.Redis.from_url(
-            settings.REDIS_URL, socket_connect_timeout=_REDIS_TIMEOUT_S, socket_timeout=_REDIS_TIMEOUT_S
-        ) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
+@api.exception_handler(ValidationError)
+def not_valid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    """In one sentence, as every other error, in place of the framework's list."""
+    parts = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors]
+    return api.create_response(request, {"detail": "; ".join(parts) + "."}, status=422)

@@ -1,29 +1,36 @@
 """Competitions, their boards and open suites, and handing in a submission."""
 
+import logging
 from pathlib import Path
-from typing import cast
+from typing import Annotated, Final, cast
 
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db.models import Prefetch
-from django.http import FileResponse, HttpRequest
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
+from django.views.decorators.http import conditional_page
 from ninja import File, Form, Router, Status, UploadedFile
+from ninja.decorators import decorate_view
 from ninja.errors import HttpError
+from pydantic import Field
 
 from tiltyard.api import documents, schemas
 from tiltyard.api.auth import AUTH, caller
 from tiltyard.competitions.models import Competition, Phase, Suite, Track
-from tiltyard.leaderboards.board import leaderboard
+from tiltyard.leaderboards.kept import kept_board
 from tiltyard.submissions.intake import (
     QuotaExceeded,
+    StoreUnavailable,
     UploadRefused,
     UploadTooLarge,
     accept_upload,
-    check_may_submit,
 )
 
+logger = logging.getLogger(__name__)
 router = Router(tags=["competitions"])
+
+_BOARD_LIMIT: Final = 1000  # entries of a board that are given to who names no other number
 
 
 @router.get("/competitions", response=list[schemas.CompetitionOut])
@@ -42,28 +49,49 @@ def competition(request: HttpRequest, slug: str) -> schemas.CompetitionDetailOut
     return documents.competition_detail_out(found, found.current_phase(timezone.now()))
 
 
-@router.get("/competitions/{slug}/leaderboard", response={200: schemas.LeaderboardOut, 404: schemas.ErrorOut})
-def competition_leaderboard(request: HttpRequest, slug: str, track: str | None = None) -> schemas.LeaderboardOut:  # noqa: ARG001
-    """The board of one track, by default of the first."""
+@router.get(
+    "/competitions/{slug}/leaderboard",
+    response={200: schemas.LeaderboardOut, 304: None, 404: schemas.ErrorOut},
+    url_name="leaderboard",
+)
+@decorate_view(conditional_page)
+def competition_leaderboard(
+    request: HttpRequest,  # noqa: ARG001
+    slug: str,
+    track: str | None = None,
+    limit: Annotated[int, Field(ge=1, le=5000)] = _BOARD_LIMIT,
+    offset: Annotated[int, Field(ge=0)] = 0,
+) -> HttpResponse:
+    """The board of one track, by default of the first, from the entry at `offset` on.
+
+    It has an ETag: who sends it back in `If-None-Match` gets 304 while the board is the same.
+    """
     found = _competition(slug)
     chosen = _track(found, track)
-    board = leaderboard(found, chosen, now=timezone.now())
-    return schemas.LeaderboardOut(
-        competition=found.slug,
-        track=chosen.slug,
-        made_at=board.made_at,
-        entries=[documents.entry_out(entry) for entry in board.entries],
-    )
+    kept = kept_board(found, chosen, now=timezone.now())
+
+    def make() -> str:
+        return documents.leaderboard_out(kept.board, limit, offset).model_dump_json()
+
+    # As it is for everybody alike, the text is kept with the board; only one, or callers could fill the memory with
+    # others, of megabytes each.
+    text = kept.made("api", make) if (limit, offset) == (_BOARD_LIMIT, 0) else make()
+    return HttpResponse(text, content_type="application/json; charset=utf-8")
 
 
 @router.get("/competitions/{slug}/suites/{name}/archive", url_name="suite_archive")
 def suite_archive(request: HttpRequest, slug: str, name: str) -> FileResponse:  # noqa: ARG001
     """An open suite's files as .tar.gz; of a hidden suite there are none."""
     suite = get_object_or_404(
-        Suite, competition=_competition(slug), name=name, is_active=True, visibility=Suite.Visibility.OPEN
+        Suite, competition=_competition(slug), name=_askable(name), is_active=True, visibility=Suite.Visibility.OPEN
     )
     filename = f"{suite.name}-{suite.version}.tar.gz"
-    return FileResponse(suite.archive.open("rb"), as_attachment=True, filename=filename)
+    try:
+        content = suite.archive.open("rb")
+    except FileNotFoundError as error:
+        logger.error("a suite's archive is missing: %s", error)
+        raise HttpError(404, "The suite's files are not on this server. Tell the organisers.") from None
+    return FileResponse(content, as_attachment=True, filename=filename)
 
 
 @router.post(
@@ -75,17 +103,20 @@ def suite_archive(request: HttpRequest, slug: str, name: str) -> FileResponse:  
         413: schemas.ErrorOut,
         422: schemas.ErrorOut,
         429: schemas.ErrorOut,
+        503: schemas.ErrorOut,
     },
 )
 def submit(
     request: HttpRequest, slug: str, file: File[UploadedFile], track: Form[str | None] = None
 ) -> Status[schemas.SubmittedOut]:
-    """Hand in an archive with a Dockerfile, or an image archive; it is queued at once."""
+    """Hand in an archive with a Dockerfile, an image archive, or a tiltyard.yaml that names an image; queued at once.
+
+    The image is named as `image: registry.example/name@sha256:…`, in one of the competition's registries.
+    """
     found = _competition(slug)
     chosen = _track(found, track)
     now = timezone.now()
     try:
-        check_may_submit(caller(request), found, now)
         submission = accept_upload(
             owner=caller(request),
             competition=found,
@@ -97,6 +128,8 @@ def submit(
         )
     except UploadTooLarge as refused:
         raise HttpError(413, refused.message) from refused
+    except StoreUnavailable as refused:
+        raise HttpError(503, refused.message) from refused
     except QuotaExceeded as refused:
         raise HttpError(429, refused.message) from refused
     except UploadRefused as refused:
@@ -106,8 +139,15 @@ def submit(
     return Status(201, schemas.SubmittedOut(submission_id=submission.pk, run_id=run.pk, url=url))
 
 
+def _askable(text: str) -> str:
+    """A text that a database can be asked for: none in it has the character NUL, and PostgreSQL fails at one."""
+    if "\0" in text:
+        raise Http404
+    return text
+
+
 def _competition(slug: str) -> Competition:
-    return get_object_or_404(Competition.objects.visible(), slug=slug)
+    return get_object_or_404(Competition.objects.visible(), slug=_askable(slug))
 
 
 def _track(competition: Competition, slug: str | None) -> Track:

@@ -1,21 +1,25 @@
 """Rows as the API shows them."""
 
+import uuid
+from collections.abc import Mapping, Sequence
+
 from django.conf import settings
 from django.urls import reverse
+from django.utils import timezone
 
 import tiltyard_eval
 from tiltyard.api import schemas
 from tiltyard.competitions.models import Competition, Phase, Suite
-from tiltyard.leaderboards.board import Entry, interval
-from tiltyard.leaderboards.intervals import Interval
-from tiltyard.submissions.models import Run, Submission, SuiteResult, TaskResult
+from tiltyard.leaderboards.board import Board, Entry, Shown, interval
+from tiltyard.leaderboards.feedback import show_run, show_runs, shown_results
+from tiltyard.submissions.models import ResourceUse, Run, Submission, SuiteResult, TaskResult
 
 
 def absolute(path: str) -> str:
     return f"{settings.SITE_URL}{path}"
 
 
-def interval_out(found: Interval | None) -> schemas.IntervalOut | None:
+def interval_out(found: Shown | None) -> schemas.IntervalOut | None:
     return None if found is None else schemas.IntervalOut(value=found.value, low=found.low, high=found.high)
 
 
@@ -34,7 +38,10 @@ def competition_detail_out(competition: Competition, phase: Phase | None) -> sch
         **competition_out(competition, phase).dict(),
         base_models=competition.allowed_base_models,
         training_data=competition.allowed_training_data,
+        scoring=competition.scoring,
+        feedback=competition.feedback,
         base_images=competition.base_images,
+        registries=competition.registries,
         upload_bytes_max=competition.upload_limit_bytes,
         phases=[schemas.PhaseOut.from_orm(one) for one in competition.phases.all()],
         tracks=[schemas.TrackOut.from_orm(track) for track in competition.tracks.all()],
@@ -55,10 +62,32 @@ def suite_out(competition: Competition, suite: Suite) -> schemas.SuiteOut:
         version=suite.version,
         visibility=suite.visibility,
         sha256=suite.sha256,
+        commitment=suite.commitment,
         weight=suite.weight,
         items=suite.item_count,
         tasks=suite.tasks,
         archive_url=absolute(archive) if archive else None,
+    )
+
+
+def leaderboard_out(board: Board, limit: int, offset: int) -> schemas.LeaderboardOut:
+    """The board with `limit` of its entries, from `offset` on."""
+    found = board.statistics
+    return schemas.LeaderboardOut(
+        competition=board.competition.slug,
+        track=board.track.slug,
+        made_at=board.made_at,
+        rule=board.rule,
+        feedback=board.feedback,
+        correlation=found.correlation if found else None,
+        detectable=found.detectable if found else {},
+        references=found.references if found else [],
+        margin=found.margin if found else None,
+        problem=found.problem if found else "",
+        columns=[schemas.ColumnOut(name=one.name, title=one.title, unit=one.unit) for one in board.columns],
+        ranked_by=board.ranked_by.name if board.ranked_by else None,
+        entries_total=len(board.entries),
+        entries=[entry_out(entry) for entry in board.entries[offset : offset + limit]],
     )
 
 
@@ -69,16 +98,21 @@ def entry_out(entry: Entry) -> schemas.EntryOut:
         name=entry.name,
         owner=entry.owner_name,
         is_baseline=entry.is_baseline,
+        is_reference=entry.is_reference,
+        statistics=entry.statistics,
         score=schemas.IntervalOut(value=entry.score.value, low=entry.score.low, high=entry.score.high),
+        weighted_mean=schemas.IntervalOut(value=entry.mean.value, low=entry.mean.low, high=entry.mean.high),
         open=interval_out(entry.open),
         hidden=interval_out(entry.hidden),
         gap=interval_out(entry.gap),
+        figures=dict(entry.figures),
         submitted_at=entry.submitted_at,
         run_id=entry.run.pk,
     )
 
 
 def run_out(run: Run) -> schemas.RunOut:
+    """One run that has gone through `feedback.show_runs`."""
     submission = run.submission
     return schemas.RunOut(
         id=run.pk,
@@ -107,9 +141,16 @@ def run_out(run: Run) -> schemas.RunOut:
     )
 
 
-def run_detail_out(run: Run) -> schemas.RunDetailOut:
-    results = run.suite_results.select_related("suite").prefetch_related("tasks")
-    return schemas.RunDetailOut(**run_out(run).dict(), suites=[suite_result_out(result) for result in results])
+def run_detail_out(run: Run, *, is_organiser: bool = False) -> schemas.RunDetailOut:
+    """One run with the results of the suites that may be shown."""
+    results = shown_results(run, timezone.now(), is_organiser=is_organiser).prefetch_related("tasks")
+    shown = run_out(show_run(run, timezone.now(), is_organiser=is_organiser))
+    used = ResourceUse.objects.filter(run=run).first()
+    return schemas.RunDetailOut(
+        **shown.dict(),
+        suites=[suite_result_out(result) for result in results],
+        resources=None if used is None else schemas.ResourcesOut(**used.shown()),
+    )
 
 
 def suite_result_out(result: SuiteResult) -> schemas.SuiteResultOut:
@@ -142,7 +183,14 @@ def _item_failures(result: SuiteResult, task: TaskResult) -> dict[str, int]:
     return dict(task.item_failures)
 
 
-def submission_out(submission: Submission) -> schemas.SubmissionOut:
+def submissions_out(submissions: Sequence[Submission]) -> list[schemas.SubmissionOut]:
+    """Submissions with their runs, which have been fetched with them."""
+    runs = [run for submission in submissions for run in submission.runs.all()]
+    shown = {run.pk: run_out(run) for run in show_runs(runs, timezone.now())}
+    return [_submission_out(submission, shown) for submission in submissions]
+
+
+def _submission_out(submission: Submission, runs: Mapping[uuid.UUID, schemas.RunOut]) -> schemas.SubmissionOut:
     return schemas.SubmissionOut(
         id=submission.pk,
         name=submission.name,
@@ -150,5 +198,5 @@ def submission_out(submission: Submission) -> schemas.SubmissionOut:
         track=submission.track.slug,
         created_at=submission.created_at,
         filename=submission.original_filename,
-        runs=[run_out(run) for run in submission.runs.all()],
+        runs=[runs[run.pk] for run in submission.runs.all()],
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tiltyard.cli.commands import account, boards, entries, evaluate, project
+from tiltyard.cli.commands import account, boards, entries, evaluate, project, reports, suites, verify, worker
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.output import printable, write_json
 
@@ -21,12 +21,18 @@ app = typer.Typer(
 app.command("init")(project.init)
 app.command("data")(project.data)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(reports.report)
+app.command("compare")(reports.compare)
+app.add_typer(suites.app, name="suite")
+app.add_typer(worker.app, name="worker")
 app.command("login")(account.login)
 app.command("logout")(account.logout)
 app.command("submit")(entries.submit)
 app.command("status")(entries.status)
 app.command("logs")(entries.logs)
 app.command("cancel")(entries.cancel)
+app.command("manifest")(verify.manifest)
+app.command("verify")(verify.verify)
 app.command("competitions")(boards.competitions)
 app.command("leaderboard")(boards.leaderboard)
 
@@ -59,8 +65,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    known = {command.name for command in app.registered_commands}
-    return f"{arguments[0]} " if arguments and arguments[0] in known else ""
+    """The command that was meant, one of a group behind the group's name, for pointing to its help."""
+    found, names = typer.main.get_command(app), ""
+    for name in arguments:
+        commands = getattr(found, "commands", {})
+        if name not in commands:
+            break
+        found, names = commands[name], f"{names}{name} "
+    return names
 
 
 def _fail(error: CliError, arguments: Sequence[str]) -> int:

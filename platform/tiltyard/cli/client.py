@@ -1,15 +1,17 @@
 """The REST API as the command uses it: every answer checked, every failure one CliError that says what to do."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import httpx
 
 from tiltyard.cli.errors import CliError, ExitCode
+from tiltyard.cli.resumable import SINGLE_REQUEST_BYTES_MAX, ResumableUpload
 
 JSON_BYTES_MAX: Final = 64 << 20
 _DETAIL_CHARACTERS_MAX: Final = 2000
@@ -52,19 +54,39 @@ class ApiClient:
         """One competition: tracks with limits, phases, suites, base images, seed."""
         return _mapping(self._json("GET", f"/competitions/{_segment(slug)}"))
 
-    def leaderboard(self, slug: str, track: str | None) -> Document:
+    def leaderboard(self, slug: str, track: str | None, *, limit: int = 100, offset: int = 0) -> Document:
         """The leaderboard of one track, by default the first."""
-        params = {"track": track} if track else {}
+        params: dict[str, str | int] = {"limit": limit, "offset": offset}
+        if track:
+            params["track"] = track
         return _mapping(self._json("GET", f"/competitions/{_segment(slug)}/leaderboard", params=params))
 
-    def submit(self, slug: str, file: BinaryIO, filename: str, track: str | None) -> Document:
-        """Upload a submission; `file` is read in chunks. Gives `submission_id`, `run_id` and `url`."""
-        answer = self._json(
-            "POST",
-            f"/competitions/{_segment(slug)}/submissions",
-            files={"file": (filename, file, "application/octet-stream")},
-            data={"track": track} if track else {},
-        )
+    def submit(
+        self,
+        slug: str,
+        path: Path,
+        filename: str,
+        track: str | None,
+        *,
+        on_offset: Callable[[int], None],
+        say: Callable[[str], None],
+    ) -> Document:
+        """Upload a submission. Gives `submission_id`, `run_id` and `url`.
+
+        A large file goes in pieces: `on_offset` is told how many bytes the server has, `say` of pauses on the way.
+        """
+        if path.stat().st_size > SINGLE_REQUEST_BYTES_MAX:
+            metadata = {"competition": slug, "filename": filename} | ({"track": track} if track else {})
+            upload = ResumableUpload(self._http, self.server, self._refusal, say)
+            return _mapping(upload.send(path, metadata, on_offset), "submission_id", "run_id", "url")
+        with path.open("rb") as file:
+            answer = self._json(
+                "POST",
+                f"/competitions/{_segment(slug)}/submissions",
+                files={"file": (filename, file, "application/octet-stream")},
+                data={"track": track} if track else {},
+            )
+        on_offset(path.stat().st_size)
         return _mapping(answer, "submission_id", "run_id", "url")
 
     def submissions(self) -> list[Document]:
@@ -78,6 +100,24 @@ class ApiClient:
     def events(self, run_id: str, after: int) -> list[Document]:
         """The run's events whose id is greater than `after`, oldest first."""
         return _mappings(self._json("GET", f"/runs/{_segment(run_id)}/events", params={"after": after}))
+
+    def manifests(self, run_id: str) -> list[tuple[str, str]]:
+        """Each suite's name, fit for a file's, and its signed manifest as the server wrote it."""
+        found = _mappings(self._json("GET", f"/runs/{_segment(run_id)}/manifests"))
+        named = []
+        for index, document in enumerate(found, start=1):
+            manifest = document.get("manifest")
+            suite = manifest.get("suite") if isinstance(manifest, dict) else None
+            name = suite.get("name") if isinstance(suite, dict) else None
+            fits = isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,79}", name)
+            named.append((str(name) if fits else f"suite-{index}", json.dumps(document, indent=2) + "\n"))
+        return named
+
+    def signing_keys(self) -> list[str]:
+        """The server's public keys in Base64: the one of today, then those that signed older manifests."""
+        found = _mapping(self._json("GET", "/signing-key"), "public_key")
+        retired = found.get("retired")
+        return [str(found["public_key"]), *(str(key) for key in (retired if isinstance(retired, list) else []))]
 
     def logs(self, run_id: str) -> Document:
         """The run's build log and server log, for its owner."""
@@ -137,31 +177,6 @@ class ApiClient:
         if not detail:
             detail = f"{self.server} refused {path} with status {status} and no explanation. Is it a Tiltyard server?"
         return CliError(detail, _EXIT_CODES.get(status, ExitCode.REFUSED), status=status)
-
-
-def counting(file: BinaryIO, on_read: Callable[[int], None]) -> BinaryIO:
-    """`file`, telling `on_read` the bytes of each chunk as it is read: how an upload shows its progress."""
-    return _CountingFile(file, on_read)  # type: ignore[return-value]  # the part of BinaryIO that httpx uses
-
-
-class _CountingFile:
-    def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
-        self._file = file
-        self._on_read = on_read
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        self._on_read(len(chunk))
-        return chunk
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def _segment(text: str) -> str:

@@ -2,23 +2,24 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
-from uuid import uuid4
 
 import docker
 
 import tiltyard_eval
+from tiltyard.cli import leftovers
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.output import Output
 from tiltyard.cli.plan import Plan, PlannedSuite
 from tiltyard.cli.results import Evaluation, SuiteReport
 from tiltyard.cli.targets import connect_engine, prepared_upload
-from tiltyard.evaluation import PreparedImage, evaluate_suite, prepare_image
-from tiltyard_sandbox.images import remove_image
+from tiltyard.evaluation import PreparedImage, evaluate_suite, prepare_image, release_image
+from tiltyard_sandbox.manifest import FILE_NAME
+from tiltyard_sandbox.references import named_image
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
 
 
@@ -27,14 +28,18 @@ def evaluate_target(output: Output, target: str, plan: Plan, results_dir: Path) 
     evaluation = Evaluation(target)
     client = connect_engine()
     try:
-        with prepared_upload(target, output) as upload, _cancel_on_interrupt(output) as cancel:
+        with (
+            prepared_upload(target, output) as upload,
+            _cancel_on_interrupt(output) as cancel,
+            leftovers.evaluation(client, output) as owner,
+        ):
             _require_image(client, plan.evaluator_image)
             if plan.evaluator_version not in {"", tiltyard_eval.__version__}:
                 output.note(
                     f"Warning: the server's evaluator is {plan.evaluator_version}, this one is "
                     f"{tiltyard_eval.__version__}: scores may differ. Update `tiltyard` and make the images again."
                 )
-            run = _Run(output, client, plan, results_dir, cancel)
+            run = _Run(output, client, plan, results_dir, cancel=cancel, owner=owner)
             image = run.prepare(upload.path)
             evaluation.image_digest = image.digest
             try:
@@ -43,7 +48,7 @@ def evaluate_target(output: Output, target: str, plan: Plan, results_dir: Path) 
                     if evaluation.failure_reason:
                         break
             finally:
-                remove_image(client, image.image_id)
+                release_image(client, image)
     except SubmissionFault as fault:
         evaluation.fail(fault.reason.value, fault.message)
     except InfraFault as fault:
@@ -59,14 +64,22 @@ class _Run:
     """One image under evaluation: where its containers run, what they may use, and where its results go."""
 
     def __init__(
-        self, output: Output, client: docker.DockerClient, plan: Plan, results_dir: Path, cancel: threading.Event
+        self,
+        output: Output,
+        client: docker.DockerClient,
+        plan: Plan,
+        results_dir: Path,
+        *,
+        cancel: threading.Event,
+        owner: str,
     ) -> None:
         self._output = output
         self._client = client
         self._plan = plan
         self._results_dir = results_dir
         self._cancel = cancel
-        self._labels = {"tiltyard.local-run": uuid4().hex}
+        self._owner = owner
+        self._labels = {leftovers.LABEL: owner}
 
     def prepare(self, archive: Path) -> PreparedImage:
         """Build or load the image; its log is kept in build.log."""
@@ -76,10 +89,23 @@ class _Run:
                 self._client,
                 archive,
                 allowed_bases=self._plan.base_images,
+                registries=self._registries(archive),
                 limits=self._plan.limits,
                 on_log=lambda line: _write_line(log, line),
                 cancel=self._cancel,
+                owner=self._owner,
+                gauge_image=self._plan.evaluator_image,
             )
+
+    def _registries(self, archive: Path) -> Collection[str]:
+        """Those of the competition; raises CliError for a named image where they are not known here."""
+        if not self._plan.registries and (named := named_image(archive)) is not None:
+            raise CliError(
+                f"{FILE_NAME} names an image, and nothing here says from which registries the competition takes them. "
+                f"Fetch it yourself and evaluate it: docker pull {named.reference}, then tiltyard evaluate "
+                f"{named.reference} with the same options."
+            )
+        return self._plan.registries
 
     def evaluate(self, suite: PlannedSuite, image: PreparedImage, evaluation: Evaluation) -> None:
         """Ask one suite's questions and add what came of it to `evaluation`."""
@@ -115,11 +141,11 @@ class _ProgressLines:
         self._last = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        line = f"  {done} of {total} questions" if total else f"  {stage}"
-        tenth = f"{stage} {10 * done // total}" if total else stage
+        is_asking = stage == "asking" and total > 0
+        tenth = f"{stage} {10 * done // total}" if is_asking else stage
         if tenth != self._last:
             self._last = tenth
-            self._output.note(line)
+            self._output.note(f"  {done} of {total} questions" if is_asking else f"  {stage}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Final
 from tiltyard.cli.errors import CliError
 from tiltyard.cli.ignore import DockerIgnore, is_never_packed
 from tiltyard_sandbox.manifest import FILE_NAME, MAX_BYTES, SubmissionManifest
+from tiltyard_sandbox.references import named_image
 from tiltyard_sandbox.verdicts import SubmissionFault
 
 _COMPRESSION_LEVEL: Final = 1  # weights hardly shrink at any level
@@ -30,6 +31,15 @@ class PackedArchive:
     sha256: str
     size_bytes: int
     files: tuple[str, ...]
+
+
+def names_image(directory: Path) -> bool:
+    """Whether a folder's `tiltyard.yaml` stands for an image in a registry; raises CliError when it is wrong."""
+    path = directory / FILE_NAME
+    try:
+        return not (directory / "Dockerfile").exists() and path.is_file() and named_image(path) is not None
+    except SubmissionFault as fault:
+        raise CliError(fault.message) from None
 
 
 def read_manifest(directory: Path) -> SubmissionManifest:

@@ -41,6 +41,7 @@ class Plan:
     seed: int = 0
     evaluator_image: str = DEFAULT_EVALUATOR_IMAGE
     evaluator_version: str = ""  # of the server; empty when it is not known
+    registries: tuple[str, ...] = ()  # from which named images are fetched
 
 
 def plan_from_server(client: ApiClient, slug: str, track: str | None) -> Plan:
@@ -91,6 +92,7 @@ def plan_from_bundle(directory: Path, track: str | None) -> Plan:
         base_images=_texts(competition.get("base_images")) or DEFAULT_BASES,
         seed=_seed(competition.get("evaluation_seed", 0)),
         evaluator_image=_evaluator_image(None),
+        registries=_texts(competition.get("registries")),
     )
 
 

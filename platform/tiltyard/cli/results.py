@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tiltyard.cli.errors import CliError, ExitCode
+from tiltyard_eval.files import write_atomically
 from tiltyard_eval.report import render_report
 from tiltyard_eval.results import MAX_RESULT_BYTES, Result, ResultError, load_result
+from tiltyard_eval.sample_rows import SampleError, parse_line
 from tiltyard_sandbox.results import read_results
 from tiltyard_sandbox.verdicts import InfraFault
 
@@ -40,10 +42,13 @@ class SuiteReport:
         return self.directory.with_name(f"{self.name}.html")
 
     def write_page(self) -> None:
-        """Write the evaluator's report as one HTML file that loads nothing."""
-        content = read_results(self.directory, ["samples.jsonl"], SAMPLES_BYTES_MAX).get("samples.jsonl", b"")
-        page = render_report(self.checked, [json.loads(line) for line in content.splitlines()])
-        self.page.write_text(page, encoding="utf-8", errors="replace")  # answers may hold lone surrogates
+        """Write the evaluator's report as one HTML file that loads nothing; raises CliError when it cannot."""
+        try:
+            content = read_results(self.directory, ["samples.jsonl"], SAMPLES_BYTES_MAX).get("samples.jsonl", b"")
+            rows = [parse_line(line, f"line {number}") for number, line in enumerate(content.splitlines(), 1)]
+        except (SampleError, InfraFault, OSError) as error:
+            raise CliError(f"The evaluator's samples cannot be read: {error}", ExitCode.PLATFORM) from None
+        write_atomically(self.page, [render_report(self.checked, rows)])
 
     @property
     def name(self) -> str:

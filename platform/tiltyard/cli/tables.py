@@ -31,11 +31,15 @@ def percent(value: object) -> str | None:
 
 
 def interval(score: object) -> str | None:
-    """{"value" or "score", "low", "high"} in 0..1 as "42.7 [40.1, 45.2]"."""
+    """{"value" or "score", "low", "high"} in 0..1 as "42.7 [40.1, 45.2]", or as "42.7" where there are no bounds."""
     if not isinstance(score, Mapping):
         return None
-    value = percent(score.get("value", score.get("score")))
-    return value and f"{value} [{percent(score.get('low'))}, {percent(score.get('high'))}]"
+    value, low, high = (
+        percent(score.get("value", score.get("score"))),
+        percent(score.get("low")),
+        percent(score.get("high")),
+    )
+    return f"{value} [{low}, {high}]" if value and low and high else value
 
 
 def run_summary(run: Mapping[str, Any]) -> str:
@@ -74,18 +78,100 @@ def latest_run(submission: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def leaderboard_table(board: Mapping[str, Any]) -> "Table":
-    """The leaderboard, best first."""
-    rows = [
-        [
+    """The leaderboard, best first; the columns of statistics only where the server has them."""
+    entries = board.get("entries") or []
+    found = [_mapping(row.get("statistics")) for row in entries]
+    has_groups = any(found) and not board.get("ranked_by")
+    columns = [_mapping(column) for column in board.get("columns") or []]
+    rows = []
+    for row, statistics in zip(entries, found, strict=True):
+        cells = [
             row.get("rank"),
-            f"{row.get('name')} (baseline)" if row.get("is_baseline") else row.get("name"),
+            _entry_name(row),
             row.get("owner"),
-            *(interval(row.get(key)) for key in ("score", "open", "hidden", "gap")),
+            *(_figure(_mapping(row.get("figures")).get(str(column.get("name")))) for column in columns),
+            *(interval(row.get(key)) for key in ("score", "open", "hidden")),
+            _gap(row, statistics),
         ]
-        for row in board.get("entries") or []
-    ]
-    headers = ["#", "Name", "By", "Score, %", "Open, %", "Hidden, %", "Gap"]
-    return table(headers, rows, right_aligned=(0, 3, 4, 5, 6))
+        if has_groups:
+            cells[1:1] = [_possible_ranks(statistics), statistics.get("group")]
+        rows.append(cells)
+    own = [f"{column.get('title')}, {column.get('unit')}" for column in columns]
+    headers = ["#", "Name", "By", *own, "Score, %", "Open, %", "Hidden, %", "Gap"]
+    if has_groups:
+        headers[1:1] = ["Possible", "Group"]
+    return table(headers, rows, right_aligned=[0, *range(len(headers) - 4 - len(own), len(headers))])
+
+
+def duels_table(board: Mapping[str, Any]) -> "Table":
+    """The leaderboard's secondary view: win rates, strengths, and gaps beyond the baselines'."""
+    rows = []
+    for row in board.get("entries") or []:
+        statistics = _mapping(row.get("statistics"))
+        excess = _mapping(statistics.get("excess"))
+        strength = _mapping(statistics.get("strength"))
+        over = f" over {excess.get('baseline')}" if excess else ""
+        cells = [row.get("rank"), _entry_name(row), percent(statistics.get("win_rate"))]
+        cells += [number(strength.get("value")), f"{interval(excess) or '–'}{over}", interval(statistics.get("twins"))]
+        rows.append(cells)
+    headers = ["#", "Name", "Win rate, %", "Log-strength", "Gap beyond the baselines", "Same question, other words"]
+    return table(headers, rows, right_aligned=(0, 2, 3, 4, 5))
+
+
+def leaderboard_notes(board: Mapping[str, Any]) -> list[str]:
+    """What the board says of itself, a sentence a line."""
+    notes = []
+    detectable = percent(_mapping(board.get("detectable")).get("ranking"))
+    if detectable:
+        notes.append(f"Entries closer than {detectable} points cannot be relied on to be told apart.")
+    correlation = _mapping(board.get("correlation"))
+    if correlation:
+        value, low, high = (number(correlation.get(key)) for key in ("value", "low", "high"))
+        notes.append(f"Rank correlation of open and hidden scores: {value} [{low}, {high}].")
+    if board.get("feedback") == "ladder":
+        notes.append("Hidden scores are published in steps until the round is over.")
+    elif board.get("feedback") == "none":
+        notes.append("Hidden scores are not published until the round is over.")
+    if board.get("ranked_by"):
+        notes.append(f"Ranked by {board.get('ranked_by')}; entries with too low a score have no rank.")
+    shown, total = len(board.get("entries") or []), board.get("entries_total")
+    if isinstance(total, int) and total > shown:
+        notes.append(f"{shown} of {total} entries. --limit and --offset show others.")
+    if board.get("problem"):
+        notes.append(f"Ranked by the weighted mean for now: {board.get('problem')}")
+    return notes
+
+
+def _figure(value: object) -> str:
+    """Two digits that count, as the server rounds them."""
+    if not isinstance(value, int | float):
+        return "not measured"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def number(value: object) -> str | None:
+    """0.8312 as "0.83"."""
+    return f"{value:.2f}" if isinstance(value, int | float) else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _entry_name(row: Mapping[str, Any]) -> str:
+    if not row.get("is_baseline"):
+        return str(row.get("name"))
+    return f"{row.get('name')} ({'baseline' if row.get('is_reference', True) else 'example'})"
+
+
+def _possible_ranks(statistics: Mapping[str, Any]) -> str | None:
+    low, high = statistics.get("rank_low"), statistics.get("rank_high")
+    return None if low is None else str(low) if low == high else f"{low}–{high}"
+
+
+def _gap(row: Mapping[str, Any], statistics: Mapping[str, Any]) -> str | None:
+    gap = interval(row.get("gap"))
+    return f"{gap} flagged" if gap and _mapping(statistics.get("excess")).get("flagged") else gap
 
 
 def evaluation_table(evaluation: "Evaluation") -> "Table":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from tiltyard.cli.config import cache_dir
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.output import Output
-from tiltyard.cli.packing import PackedArchive, pack_directory, read_manifest
+from tiltyard.cli.packing import PackedArchive, names_image, pack_directory, read_manifest
+from tiltyard_sandbox.manifest import FILE_NAME
 
 if TYPE_CHECKING:
     import docker
@@ -28,13 +29,18 @@ class Upload:
 
 @contextmanager
 def prepared_upload(target: str, output: Output) -> Iterator[Upload]:
-    """The archive for a folder, an archive or a local image. What had to be made is removed afterwards.
+    """The archive for a folder, an archive or a local image, or the manifest that names an image in a registry.
+
+    What had to be made is removed afterwards.
 
     Raises CliError when `target` is none of these.
     """
     path = Path(target)
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="upload-") as scratch:
-        if path.is_dir():
+        if path.is_dir() and names_image(path):
+            output.note(f"{target} names an image: only its {FILE_NAME} is sent")
+            yield Upload(path / FILE_NAME, FILE_NAME)
+        elif path.is_dir():
             read_manifest(path)
             packed = pack_directory(path, Path(scratch) / "submission.tar.gz")
             output.note(describe_packed(target, packed))

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -28,24 +29,37 @@ def content_name(suite: Suite) -> str:
     return suite.sha256.removeprefix("sha256:")
 
 
-def read_published(folder: Path) -> Suite:
-    """A locked suite of a bundle; raises BundleError when it differs from its lock."""
+def read_published(folder: Path, *, trusted: bool = False) -> Suite:
+    """A locked suite of a bundle; raises BundleError when it differs from its lock or would have to be trusted."""
     try:
-        return load_suite(folder)
+        return load_suite(folder, trusted=trusted)
     except SuiteError as error:
         raise BundleError(f"{folder}: {error}") from error
 
 
-def draw_suite(recipe_path: Path, secret_path: Path, scratch: Path, exclude: AbstractSet[str]) -> Suite:
-    """Make a recipe's suite in `scratch`, with the secret kept at `secret_path`, drawn at the first call."""
+def draw_suite(
+    recipe_path: Path, secret_path: Path, scratch: Path, exclude: AbstractSet[str], published: Iterable[Suite]
+) -> Suite:
+    """Make a recipe's suite in `scratch`, with the secret kept at `secret_path`, drawn at the first call.
+
+    The open suite that its twins are of, if any, is one of `published`.
+    """
     try:
         recipe = load_recipe(recipe_path)
-        return build_suite(recipe, _secret(secret_path), scratch / recipe.name, exclude=frozenset(exclude))
+        opened = None
+        if (plan := recipe.twins) is not None:
+            opened = next((suite for suite in published if suite.name == plan.of), None)
+            if opened is None:
+                raise BundleError(
+                    f"{recipe_path}: twins: the bundle has no published suite {plan.of!r}. Add its folder to suites."
+                )
+        secret = _secret(secret_path)
+        return build_suite(recipe, secret, scratch / recipe.name, exclude=frozenset(exclude), opened=opened)
     except (GeneratorError, SuiteError) as error:
         raise BundleError(f"{recipe_path}: {error}") from error
 
 
-def install_suite(suite: Suite) -> None:
+def install_suite(suite: Suite, *, trusted: bool = False) -> None:
     """Copy a suite to its place and verify the copy there; one that is there already is only verified."""
     target = Path(settings.SUITE_DIR) / content_name(suite)
     if not target.exists():
@@ -57,7 +71,7 @@ def install_suite(suite: Suite) -> None:
         except BaseException:  # also on an interrupt: leave no half-made directory
             _remove(staged)
             raise
-    if load_suite(target).sha256 != suite.sha256:
+    if load_suite(target, trusted=trusted).sha256 != suite.sha256:
         raise BundleError(f"{target} does not hold what its name says. Remove it and import again.")
     if suite.visibility == "open":
         _archive(suite, target)

@@ -15,7 +15,7 @@ from tiltyard.leaderboards.ranking import ranking_basis
 from tiltyard.submissions.intake import accept_upload, queue_run
 from tiltyard.submissions.models import Run, Submission
 from tiltyard.submissions.states import ACTIVE, RunState
-from tiltyard.worker.execution import retry_or_fail
+from tiltyard.worker.execution import queue_again
 from tiltyard.worker.strays import sweep_strays
 from tiltyard_sandbox.engine import connect
 
@@ -50,9 +50,12 @@ def ensure_baselines(organiser: User, competition: Competition) -> list[Run]:
 
 
 def settle() -> None:
-    """Queue again what a worker that is gone held, and remove its containers. Call it while no worker runs."""
+    """Queue again what a worker that is gone held, and remove its containers. Call it while no worker runs.
+
+    Stopping the demo is no fault of the platform: however often it is stopped, the run is tried again.
+    """
     for run in Run.objects.filter(state__in=ACTIVE):
-        retry_or_fail(run)
+        queue_again(run, "The demo was stopped in mid-run; the run is queued again.")
     client = connect()
     try:
         sweep_strays(client)

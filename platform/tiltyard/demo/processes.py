@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from tiltyard.demo.place import DemoPlace
 
-_WEB_READY_S = 60.0
+_WEB_READY_S = 180.0  # a second on a free machine; one that died is found at once
 _TERM_WAIT_S = 8.0
 _QUIT_WAIT_S = 8.0
 _LOG_TAIL_BYTES = 4000
@@ -58,15 +58,15 @@ def web_command(place: DemoPlace) -> list[str]:
     return [*command, "--bind", f"fd://{place.listener.fileno()}", "--workers", "2", "--graceful-timeout", "3"]
 
 
-def worker_command(queue: str) -> list[str]:
+def worker_command(queue: str, processes: int = 1) -> list[str]:
     """The worker that evaluates, one run at a time."""
     command = [sys.executable, "-m", "celery", "-A", "tiltyard", "worker", "--loglevel", "info"]
-    return [*command, "-Q", queue, "-c", "1", "-n", f"{queue}@%h"]
+    return [*command, "-Q", queue, "-c", str(processes), "-n", f"{queue}@%h"]
 
 
 def maintenance_command(data_dir: Path) -> list[str]:
     """The worker of the periodic jobs, with the clock that starts them; there is one in the whole system."""
-    command = [*worker_command("maintenance"), "-B"]
+    command = [*worker_command("maintenance", processes=2), "-B"]
     return [*command, "--schedule", str(data_dir / "celerybeat-schedule")]
 
 

@@ -4,8 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-from tiltyard.leaderboards.board import Board, Entry
-from tiltyard.leaderboards.intervals import Interval
+from tiltyard.leaderboards.board import Board, Entry, Shown
 from tiltyard.submissions.models import Run
 
 _POLL_S = 0.5
@@ -59,5 +58,8 @@ def _cells(entry: Entry) -> list[str]:
     return [rank, entry.name, entry.owner_name, *intervals]
 
 
-def _percent(part: Interval | None) -> str:
-    return "" if part is None else f"{100 * part.value:5.1f}  [{100 * part.low:.1f}, {100 * part.high:.1f}]"
+def _percent(part: Shown | None) -> str:
+    if part is None:
+        return ""
+    bounds = "" if part.low is None or part.high is None else f"  [{100 * part.low:.1f}, {100 * part.high:.1f}]"
+    return f"{100 * part.value:5.1f}{bounds}"

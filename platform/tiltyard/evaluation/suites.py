@@ -18,7 +18,8 @@ from tiltyard_sandbox.pair import RESULTS_MOUNT, SUITE_MOUNT, run_pair
 from tiltyard_sandbox.results import read_results
 from tiltyard_sandbox.verdicts import InfraFault, Reason, SubmissionFault
 
-PORT = 8000
+PORT = 8000  # what TILTYARD_PORT says; images of the 2023 challenge listen on their own, whatever it says
+PORT_2023 = 80
 SAMPLES_BYTES_MAX = 256 << 20
 _RESULT, _SAMPLES = "result.json", "samples.jsonl"
 _PROGRESS_LINE_CHARS_MAX = 4096
@@ -69,7 +70,7 @@ def evaluate_suite(
         suite_dir: A locked suite; mounted into the evaluator's container only.
         results_dir: An empty directory for the evaluator's files.
         limits: Bounds of the submission's container; `start_s` and `evaluate_s` are its deadlines.
-        adapter: `openai` or `native`.
+        adapter: `openai`, `native` or `neurips2023`.
         seed: The evaluator's seed: order of the questions and intervals.
         evaluator_image: The image whose entry point is the evaluator.
         on_progress: See `OnProgress`; called on another thread.
@@ -96,7 +97,7 @@ def evaluate_suite(
             on_evaluator_line=ProgressReader(on_progress).feed,
             on_server_log=on_server_log,
             cancel=cancel,
-            port=PORT,
+            port=port_of(adapter),
         )
     except SubmissionFault as fault:
         return SuiteOutcome("failed", fault.reason, fault.message, None, ())
@@ -137,10 +138,15 @@ class ProgressReader:
         self._on_progress(self._stage, self._done, self._total)
 
 
+def port_of(adapter: str) -> int:
+    """The loopback port at which a submission with this adapter answers."""
+    return PORT_2023 if adapter == "neurips2023" else PORT
+
+
 def evaluator_command(limits: Limits, adapter: str, seed: int, digest: str) -> list[str]:
     """What follows the evaluator image's entry point. Its deadline begins when the server is ready."""
     options = {
-        "--url": f"http://127.0.0.1:{PORT}",
+        "--url": f"http://127.0.0.1:{port_of(adapter)}",
         "--adapter": adapter,
         "--suite": SUITE_MOUNT,
         "--out": RESULTS_MOUNT,

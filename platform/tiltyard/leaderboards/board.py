@@ -1,22 +1,48 @@
-"""The leaderboard of one track: the best run of each participant, and the baselines among them."""
+"""The leaderboard of one track: the best run of each participant, and the baselines among them.
 
-import csv
-import io
+Scores come from the runs, statistics from `BoardStatistics`, where a job keeps them; a board takes a fixed number of
+queries however many entries it has. Pages and API take it from `kept.py`, which does not make it anew without need.
+"""
+
+import math
+import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import ValidationError
+
+from tiltyard.competitions.columns import COLUMNS, Column
 from tiltyard.competitions.models import Competition, Suite, Track
-from tiltyard.leaderboards.intervals import Interval
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.leaderboards.entrants import entrants
+from tiltyard.leaderboards.feedback import Feedback, Shares, feedback_now, withhold
+from tiltyard.leaderboards.figures import columns_of, figures
+from tiltyard.leaderboards.keys import fingerprint
+from tiltyard.leaderboards.models import BoardStatistics
+from tiltyard.leaderboards.statistics import BoardDocument, EntryStatistics
 from tiltyard.submissions.models import Run, Submission
-from tiltyard.submissions.states import RunState
+
+WEIGHTED_MEAN = "weighted_mean"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A number as a board shows it, 0..1 or −1..1; without an interval where the Ladder publishes it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row. Equal scores share a rank; a baseline stands in its place but has no rank."""
+    """One row. Equal scores share a rank; an organiser's entry stands in its place but has no rank.
+
+    `is_baseline` says that an organiser handed it in, `is_reference` that gaps are compared with it. `mean` is the
+    weighted mean, `score` what ranks: the same unless the competition has another rule. `figures` are those of the
+    track's columns, by name; in a track that is ranked by one, who was not measured or has too low a score has no rank.
+    """
 
     rank: int | None
     is_tied: bool
@@ -24,125 +50,199 @@ class Entry:
     run: Run
     owner_name: str
     is_baseline: bool
-    score: Interval
-    open: Interval | None
-    hidden: Interval | None
-    gap: Interval | None  # open − hidden: what an entry loses on questions that nobody could train on
+    is_reference: bool
+    score: Shown
+    mean: Shown
+    open: Shown | None
+    hidden: Shown | None
+    gap: Shown | None  # open − hidden: what an entry loses on questions that nobody could train on
+    statistics: EntryStatistics | None
     submitted_at: datetime
+    figures: Mapping[str, float | None]
 
     @property
     def name(self) -> str:
         return self.submission.name
 
+    @property
+    def is_flagged(self) -> bool:
+        return bool(self.statistics and self.statistics.excess and self.statistics.excess.flagged)
+
 
 @dataclass(frozen=True)
 class Board:
+    """A board as one viewer sees it.
+
+    Attributes:
+        rule: What `score` is now: by the competition's rule, or the weighted mean in its place.
+        columns: What the track shows beside the score.
+        ranked_by: The column that ranks, or None where the score does.
+        score_floor: With `ranked_by`, the least mean that an entry needs for a rank.
+        feedback: What is shown of hidden scores.
+        statistics: None while they are withheld, or not computed since the last change.
+        is_waiting: Whether statistics will be there soon.
+    """
+
     competition: Competition
     track: Track
     suites: Sequence[Suite]
     entries: Sequence[Entry]
+    rule: str
+    feedback: Feedback
+    statistics: BoardDocument | None
+    is_waiting: bool
     made_at: datetime
+    columns: Sequence[Column] = ()
+    ranked_by: Column | None = None
+    score_floor: float = 0.0
 
 
-def leaderboard(competition: Competition, track: Track, *, now: datetime) -> Board:
-    """Rank a track in two queries.
+@dataclass(frozen=True)
+class _Row:
+    run: Run
+    statistics: EntryStatistics | None
+    figures: Mapping[str, float | None]
 
-    Only scored runs of the present suites and weights count. Of a participant the best run counts, of equals the first;
-    of the baselines the best run of each name.
+
+def leaderboard(competition: Competition, track: Track, *, now: datetime, is_organiser: bool = False) -> Board:
+    """Rank a track, in at most four queries.
+
+    Of a participant the run with the best weighted mean counts, of equals the first; of the baselines the best run of
+    each name. In a track that is ranked by a column it is the run with the best figure. Organisers see hidden scores
+    also while they are withheld from everybody else.
     """
     suites = list(competition.suites.filter(is_active=True).order_by("order"))
-    runs = (
-        Run.objects.filter(
-            submission__competition=competition,
-            submission__track=track,
-            state=RunState.SCORED,
-            score__isnull=False,
-            ranking_basis=ranking_basis(competition, suites),
-        )
-        .select_related("submission__owner")
-        .defer("build_log", "server_log")
-        .order_by("-score", "submission__created_at", "pk")
+    feedback = feedback_now(competition, now, is_organiser=is_organiser)
+    return board_of(competition, track, suites, feedback, now)
+
+
+def board_of(
+    competition: Competition, track: Track, suites: Sequence[Suite], feedback: Feedback, now: datetime
+) -> Board:
+    """The same with what the caller knows already, in at most two queries."""
+    track.competition = competition
+    runs = list(entrants(track, suites, feedback))
+    stored = BoardStatistics.objects.filter(track=track).first() if runs and feedback == Feedback.FULL else None
+    current = fingerprint(track, suites, runs) if stored else ""
+    document = _document(stored) if stored and stored.fingerprint == current else None
+    shares = Shares.of(suites)
+    columns = columns_of(track.columns)
+    shown = [withhold(run, feedback, shares) for run in runs]
+    rows = [_Row(run, _statistics_of(run, document), figures(run, columns)) for run in shown]
+    rule = competition.scoring["rule"]
+    is_by_rule = rule != WEIGHTED_MEAN and document is not None and not document.problem
+    if is_by_rule:
+        # Stable, so that of equals the one with the better mean, then the earlier, stays before.
+        rows.sort(key=lambda row: -row.statistics.score.value if row.statistics else 1.0)
+    scores = {row.run.pk: _score(row, is_by_rule=is_by_rule) for row in rows}
+    ranked_by = COLUMNS[track.rank_by["column"]] if track.rank_by else None
+    floor = float(track.rank_by["min_score"]) if track.rank_by else 0.0
+    if ranked_by is None:
+        ranking = {key: score.value for key, score in scores.items()}
+    else:
+        ranking = _by_figure(rows, ranked_by, floor)
+        rows.sort(key=lambda row: (-ranking.get(row.run.pk, -math.inf), -(row.run.score or 0.0)))
+    return Board(
+        competition=competition,
+        track=track,
+        suites=suites,
+        entries=_ranked(competition, rows, scores, ranking),
+        rule=rule if is_by_rule else WEIGHTED_MEAN,
+        feedback=feedback,
+        statistics=document,
+        is_waiting=bool(runs) and feedback == Feedback.FULL and document is None,
+        made_at=now,
+        columns=columns,
+        ranked_by=ranked_by,
+        score_floor=floor,
     )
-    best: dict[tuple[object, ...], Run] = {}
-    for run in runs:
-        submission = run.submission
-        key = ("baseline", submission.name) if submission.is_baseline else ("owner", submission.owner_id)
-        best.setdefault(key, run)
-    return Board(competition, track, suites, _ranked(list(best.values())), now)
 
 
-def _ranked(runs: Sequence[Run]) -> list[Entry]:
-    """Entries in the order of their runs, best first: competition ranking, 1 2 2 4."""
-    times = Counter(run.score for run in runs if not run.submission.is_baseline)
+def _by_figure(rows: Sequence[_Row], column: Column, floor: float) -> dict[uuid.UUID, float]:
+    """What ranks, more being better, of the runs that were measured and have the score that the track asks for."""
+    sign = 1.0 if column.more_is_better else -1.0
+    return {
+        row.run.pk: sign * found
+        for row in rows
+        if (found := row.figures[column.name]) is not None and row.run.score is not None and row.run.score >= floor
+    }
+
+
+def statistics_of_run(run: Run, now: datetime, *, is_organiser: bool = False) -> EntryStatistics | None:
+    """What the board says of a run that stands on it, as of its last computation; None where it may not be shown."""
+    if feedback_now(run.submission.competition, now, is_organiser=is_organiser) != Feedback.FULL:
+        return None
+    stored = BoardStatistics.objects.filter(track=run.submission.track_id)
+    # The one entry: the whole document of a large board is a megabyte.
+    found = stored.values_list(f"document__entries__{run.pk}", flat=True).first()
+    try:
+        return None if found is None else EntryStatistics.model_validate(found)
+    except ValidationError:  # an older version's
+        return None
+
+
+def _document(stored: BoardStatistics) -> BoardDocument | None:
+    """What an older version stored is none: the job will write it anew."""
+    try:
+        return BoardDocument.model_validate(stored.document)
+    except ValidationError:
+        return None
+
+
+def _statistics_of(run: Run, document: BoardDocument | None) -> EntryStatistics | None:
+    return document.entries.get(str(run.pk)) if document else None
+
+
+def _ranked(
+    competition: Competition,
+    rows: Sequence[_Row],
+    scores: Mapping[uuid.UUID, Shown],
+    ranking: Mapping[uuid.UUID, float],
+) -> list[Entry]:
+    """Entries in the order of their rows, best first: competition ranking, 1 2 2 4; no rank without a `ranking`."""
+    times = Counter(ranking[row.run.pk] for row in rows if not row.run.submission.is_baseline and row.run.pk in ranking)
     entries: list[Entry] = []
     ranked = 0
-    rank_of_score: dict[float | None, int] = {}
-    for run in runs:
-        if run.submission.is_baseline:
-            entries.append(_entry(run, None, is_tied=False))
-            continue
-        ranked += 1
-        rank = rank_of_score.setdefault(run.score, ranked)
-        entries.append(_entry(run, rank, is_tied=times[run.score] > 1))
+    rank_of: dict[float, int] = {}
+    for row in rows:
+        run, submission = row.run, row.run.submission
+        value = None if submission.is_baseline else ranking.get(run.pk)
+        rank = None
+        if value is not None:
+            ranked += 1
+            rank = rank_of.setdefault(value, ranked)
+        entries.append(
+            Entry(
+                rank=rank,
+                is_tied=value is not None and times[value] > 1,
+                submission=submission,
+                run=run,
+                owner_name=submission.owner.get_username(),
+                is_baseline=submission.is_baseline,
+                is_reference=submission.is_baseline and competition.is_reference(submission.name),
+                score=scores[run.pk],
+                mean=interval(run.score, run.score_low, run.score_high) or scores[run.pk],
+                open=interval(run.open_score, run.open_low, run.open_high),
+                hidden=interval(run.hidden_score, run.hidden_low, run.hidden_high),
+                gap=interval(run.gap, run.gap_low, run.gap_high),
+                statistics=row.statistics,
+                submitted_at=submission.created_at,
+                figures=row.figures,
+            )
+        )
     return entries
 
 
-def _entry(run: Run, rank: int | None, *, is_tied: bool) -> Entry:
-    submission = run.submission
+def _score(row: _Row, *, is_by_rule: bool) -> Shown:
+    run = row.run
+    if is_by_rule and row.statistics:
+        return Shown(row.statistics.score.value, row.statistics.score.low, row.statistics.score.high)
     score = interval(run.score, run.score_low, run.score_high)
     if score is None:
         raise ValueError(f"run {run.pk} is scored without a score")
-    return Entry(
-        rank=rank,
-        is_tied=is_tied,
-        submission=submission,
-        run=run,
-        owner_name=submission.owner.get_username(),
-        is_baseline=submission.is_baseline,
-        score=score,
-        open=interval(run.open_score, run.open_low, run.open_high),
-        hidden=interval(run.hidden_score, run.hidden_low, run.hidden_high),
-        gap=interval(run.gap, run.gap_low, run.gap_high),
-        submitted_at=submission.created_at,
-    )
+    return score
 
 
-def interval(value: float | None, low: float | None, high: float | None) -> Interval | None:
-    """Three nullable columns as one interval, or None."""
-    return None if value is None or low is None or high is None else Interval(value, low, high)
-
-
-_PARTS = ("score", "open", "hidden", "gap")
-CSV_HEADER = (
-    ["rank", "name", "owner", "baseline"]
-    + [f"{part}{suffix}" for part in _PARTS for suffix in ("", "_low", "_high")]
-    + ["submitted_at", "run_id"]
-)
-
-
-def board_csv(board: Board) -> str:
-    """The board as CSV with a header line; scores as fractions, times in ISO 8601."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(CSV_HEADER)
-    for entry in board.entries:
-        numbers: list[str] = []
-        for part in (entry.score, entry.open, entry.hidden, entry.gap):
-            numbers += [f"{number:.6f}" for number in (part.value, part.low, part.high)] if part else [""] * 3
-        writer.writerow(
-            [
-                entry.rank if entry.rank is not None else "",
-                _inert(entry.name),
-                _inert(entry.owner_name),
-                "yes" if entry.is_baseline else "no",
-                *numbers,
-                entry.submitted_at.isoformat(),
-                entry.run.pk,
-            ]
-        )
-    return text.getvalue()
-
-
-def _inert(text: str) -> str:
-    """A participant's text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def interval(value: float | None, low: float | None, high: float | None) -> Shown | None:
+    """Three nullable columns as one number, or None."""
+    return None if value is None else Shown(value, low, high)

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tiltyard.competitions.models import Competition, Suite
-from tiltyard.leaderboards.intervals import Interval, gap
-from tiltyard_eval.statistics import Stratum, score_strata
-
-_SEED = 20_231  # fixed, so that the same item scores always give the same interval
+from tiltyard_eval.stats import Interval, Stratum
+from tiltyard_eval.stats.gap import gap
+from tiltyard_eval.stats.scores import score_strata
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def rank_suites(results: Sequence[SuiteScores]) -> RankingScores:
         score=_score(_strata(results, shares)),
         open=_score(open_part) if open_part else None,
         hidden=_score(hidden_part) if hidden_part else None,
-        gap=gap(open_part, hidden_part, seed=_SEED) if open_part and hidden_part else None,
+        gap=gap(open_part, hidden_part) if open_part and hidden_part else None,
     )
 
 
@@ -79,5 +78,5 @@ def _strata(results: Sequence[SuiteScores], shares: Sequence[float]) -> list[Str
 
 
 def _score(strata: Sequence[Stratum]) -> Interval:
-    score, _ = score_strata(strata, seed=_SEED)
+    score, _ = score_strata(strata)
     return Interval(score.value, score.low, score.high)

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from django.db.models import Count, Q
+
 from tiltyard.accounts.models import User
-from tiltyard.competitions.models import Competition
-from tiltyard.submissions.models import Run, RunQuerySet, Submission
+from tiltyard.competitions.models import Competition, Phase
+from tiltyard.submissions.models import CHARGED, Run
+from tiltyard.submissions.states import FINAL
 
 
 @dataclass(frozen=True)
@@ -40,30 +43,31 @@ class Quota:
         return None
 
 
-def quota_for(owner: User, competition: Competition, now: datetime) -> Quota:
-    """The owner's quota in the phase that is open at `now`.
+def quota_for(owner: User, competition: Competition, now: datetime, phase: Phase | None = None) -> Quota:
+    """The owner's quota in the phase that is open at `now`, for a caller who knows it already in `phase`.
 
     A submission counts when any of its runs does: one that failed by the platform's fault, or was cancelled before it
     started, costs nothing.
     """
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     resets_at = today + timedelta(days=1)
-    phase = competition.current_phase(now)
+    phase = phase or competition.current_phase(now)
     if phase is None:
         return Quota(None, 0, 0, 0, 0, 0, 0, resets_at)
-    own = Run.objects.filter(submission__owner=owner, submission__competition=competition)
-    charged = own.filter(submission__is_baseline=False, submission__phase=phase).charged()
+    in_phase = CHARGED & Q(submission__phase=phase, submission__is_baseline=False)
+    # Counted in one statement: this is asked on every upload, and again under the lock that decides.
+    used = Run.objects.filter(submission__owner=owner, submission__competition=competition).aggregate(
+        today=Count("submission", distinct=True, filter=in_phase & Q(submission__created_at__gte=today)),
+        total=Count("submission", distinct=True, filter=in_phase),
+        running=Count("pk", filter=~Q(state__in=FINAL)),
+    )
     return Quota(
         phase_title=phase.title,
-        daily_used=_submissions(charged.filter(submission__created_at__gte=today)),
+        daily_used=used["today"],
         daily_limit=phase.daily_quota,
-        total_used=_submissions(charged),
+        total_used=used["total"],
         total_limit=phase.total_quota,
-        running=own.unfinished().count(),
+        running=used["running"],
         concurrent_limit=phase.concurrent_quota,
         resets_at=resets_at,
     )
-
-
-def _submissions(runs: RunQuerySet) -> int:
-    return Submission.objects.filter(runs__in=runs).distinct().count()

@@ -4,9 +4,11 @@ import uuid
 
 from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
+from django.utils import timezone
 
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition
+from tiltyard.leaderboards.feedback import show_run
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
 
@@ -27,13 +29,16 @@ def visible_competition(request: HttpRequest, slug: str) -> Competition:
 
 
 def visible_run(request: HttpRequest, run_id: uuid.UUID) -> Run:
-    """The run, if it is the user's own, or scored in a public competition, or an organiser asks; else Http404."""
-    run = get_object_or_404(
-        Run.objects.select_related("submission__competition", "submission__track", "submission__owner"), pk=run_id
-    )
+    """The run, if it is the user's own, or scored in a public competition, or an organiser asks; else Http404.
+
+    Its columns hold only the scores that the user may see now.
+    """
+    related = ("submission__competition", "submission__track", "submission__owner", "ladder", "resources")
+    # The logs are asked for where they are shown.
+    run = get_object_or_404(Run.objects.select_related(*related).defer("build_log", "server_log"), pk=run_id)
     is_published = run.state == RunState.SCORED and run.submission.competition.is_public
     if is_published or may_see_private(request, run):
-        return run
+        return show_run(run, timezone.now(), is_organiser=is_staff(request))
     raise Http404
 
 

@@ -1,17 +1,23 @@
 """Geometry of the open-against-hidden plot; the template only writes it down as SVG.
 
 x is the open score, y the hidden score, both 0 to 1. On the diagonal a submission does equally well on both; below it,
-better on the questions that everyone can see. Labels are moved apart greedily, nearest to their points first.
+better on the questions that everyone can see. Labels are moved apart greedily, nearest to their points first. Of many
+entries only the notable ones have a label and arms, or nothing could be read; the others are dots with a tooltip, and
+of very many the rest is one path, because two thousand links would weigh half a megabyte.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 LEFT, RIGHT, TOP, BOTTOM = 80.0, 622.0, 16.0, 490.0
 _LABEL_HEIGHT = 22.0
 _CHAR_WIDTH = 10.0  # of the larger letters that phones get
 _LABEL_CHARS = 20
+_ALL_NAMED = 24  # up to so many entries all have labels
+_FIRST_NAMED = 8  # else so many of the best, beside baselines and flagged ones
+_NAMED_MAX = 40
+_LINKED_MAX = 200  # with more entries, those without a name are dots of one path
 _STEPS = (0, -1, 1, -2, 2, -3, 3, -4, 4)
 
 
@@ -50,19 +56,55 @@ class Point:
     label_y: float
     anchor: str
     has_leader: bool
+    is_named: bool = True
 
 
 @dataclass(frozen=True)
 class Plot:
+    """Points with their own links, named ones last, so that they lie on top; `crowd` is a path of all other dots."""
+
     points: list[Point]
+    crowd: str
     ticks: list[Tick]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.points
 
 
 def plot(entries: Sequence[Measured]) -> Plot:
-    """Place every entry, the axes running from 0 to 1."""
+    """Place every entry, best first, the axes running from 0 to 1."""
     ticks = [Tick(round(_x(k / 5), 1), round(_y(k / 5), 1), str(20 * k)) for k in range(6)]
-    taken = [(x - 9, x + 9, y - 9, y + 9) for x, y in ((_x(e.open[0]), _y(e.hidden[0])) for e in entries)]
-    return Plot([_point(entry, taken) for entry in entries], ticks)
+    named = _named(entries)
+    in_the_way = [entry for place, entry in enumerate(entries) if place in named or len(entries) <= _LINKED_MAX]
+    taken = [(x - 9, x + 9, y - 9, y + 9) for x, y in ((_x(e.open[0]), _y(e.hidden[0])) for e in in_the_way)]
+    points = [_point(entry, taken) for place, entry in enumerate(entries) if place in named]
+    others = [_dot(entry) for place, entry in enumerate(entries) if place not in named]
+    if len(entries) <= _LINKED_MAX:
+        return Plot([*others, *points], "", ticks)
+    # A line of no length with round ends is a dot.
+    crowd = "".join(f"M{x:g} {y:g}h0" for x, y in sorted({(dot.x, dot.y) for dot in others}))
+    return Plot(points, crowd, ticks)
+
+
+def with_own(drawn: Plot, own: Sequence[Measured]) -> Plot:
+    """The same with the visitor's own entry named."""
+    shown = {point.measured.url for point in drawn.points if point.is_named}
+    added = [_point(entry, []) for entry in own if entry.url not in shown]
+    return replace(drawn, points=[*drawn.points, *added])
+
+
+def _named(entries: Sequence[Measured]) -> set[int]:
+    """The places of those with a label: all of few; of many the best, the baselines and the flagged."""
+    if len(entries) <= _ALL_NAMED:
+        return set(range(len(entries)))
+    notable = [place for place, entry in enumerate(entries) if entry.is_baseline or entry.is_large_gap]
+    return {*range(_FIRST_NAMED), *notable[: _NAMED_MAX - _FIRST_NAMED]}
+
+
+def _dot(entry: Measured) -> Point:
+    x, y = round(_x(entry.open[0]), 1), round(_y(entry.hidden[0]), 1)
+    return Point(entry, x, y, x, x, y, y, "", x, y, "start", has_leader=False, is_named=False)
 
 
 def _x(score: float) -> float:
@@ -77,15 +119,18 @@ def _point(entry: Measured, taken: list[tuple[float, float, float, float]]) -> P
     x, x_low, x_high = (round(_x(score), 1) for score in entry.open)
     y, y_low, y_high = (round(_y(score), 1) for score in entry.hidden)
     label = entry.label if len(entry.label) <= _LABEL_CHARS else entry.label[: _LABEL_CHARS - 1] + "…"
-    label_x, label_y, anchor = _label_place(x, y, len(label) * _CHAR_WIDTH, taken)
+    place = _label_place(x, y, len(label) * _CHAR_WIDTH, taken)
+    if place is None:  # its tooltip says the name
+        return Point(entry, x, y, x_low, x_high, y_low, y_high, "", x, y, "start", has_leader=False)
+    label_x, label_y, anchor = place
     has_leader = abs(label_y - y) > _LABEL_HEIGHT
     return Point(entry, x, y, x_low, x_high, y_low, y_high, label, label_x, round(label_y + 5, 1), anchor, has_leader)
 
 
 def _label_place(
     x: float, y: float, width: float, taken: list[tuple[float, float, float, float]]
-) -> tuple[float, float, str]:
-    """The nearest free place beside a point, right before left; its box is added to `taken`."""
+) -> tuple[float, float, str] | None:
+    """The nearest free place beside a point, right before left, whose box is added to `taken`; None in a crowd."""
     for step, is_right in product(_STEPS, (True, False)):
         middle = y + step * _LABEL_HEIGHT
         start = x + 12 if is_right else x - 12 - width
@@ -94,7 +139,7 @@ def _label_place(
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return (x + 12, middle, "start") if is_right else (x - 12, middle, "end")
-    return (x + 12, y, "start") if x + 12 + width <= RIGHT else (x - 12, y, "end")
+    return None
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

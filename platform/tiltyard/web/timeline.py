@@ -58,10 +58,13 @@ def elapsed_s(run: Run, now: datetime) -> float:
 
 
 def _entered(run: Run, events: Sequence[RunEvent]) -> dict[RunState, datetime]:
+    """When each state was entered since the run was last queued: an attempt that came to nothing is not shown."""
     entered = {RunState.QUEUED: run.queued_at}
     for event in events:
         state = RunState(event.state)
-        if event.attempt == run.attempt and state not in FINAL and state != RunState.QUEUED:
+        if state == RunState.QUEUED:
+            entered = {state: event.at}
+        elif state not in FINAL:
             entered.setdefault(state, event.at)
     return entered
 

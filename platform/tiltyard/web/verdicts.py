@@ -2,13 +2,27 @@
 
 from dataclasses import dataclass
 
+from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import FailureReason
+from tiltyard.web.templatetags.tiltyard_web import duration
 
 
 @dataclass(frozen=True)
 class Advice:
+    """Two sentences; `{start}` and `{evaluate}` stand for the track's limits."""
+
     meaning: str
     next_step: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A failed run as its page explains it; `said` and `log_end` are for the owner alone."""
+
+    meaning: str
+    next_step: str
+    said: str
+    log_end: str
 
 
 ADVICE: dict[FailureReason, Advice] = {
@@ -22,11 +36,11 @@ ADVICE: dict[FailureReason, Advice] = {
     ),
     FailureReason.START_TIMEOUT: Advice(
         "The server was not ready in time.",
-        "GET /health must answer 200 on the port in TILTYARD_PORT within the start limit. See the server log.",
+        "GET /health must answer 200 on the port in TILTYARD_PORT within {start}. See the server log.",
     ),
     FailureReason.PROTOCOL_ERROR: Advice(
         "The server answered something that the protocol does not allow.",
-        "Run the same evaluation on your machine with “tiltyard evaluate”; it shows the request and the answer.",
+        "Below stands what was asked and what came. Try the same on your machine: “tiltyard evaluate”.",
     ),
     FailureReason.RESPONSE_TOO_LARGE: Advice(
         "The server sent an answer that is larger than allowed.",
@@ -37,7 +51,7 @@ ADVICE: dict[FailureReason, Advice] = {
         "Load smaller or quantised weights, or answer fewer requests at once.",
     ),
     FailureReason.TIME_LIMIT: Advice(
-        "The evaluation took longer than the track allows.",
+        "The evaluation took longer than the track allows: {evaluate} for each suite.",
         "Batch the requests that arrive together, and generate no more tokens than asked for.",
     ),
     FailureReason.CRASHED: Advice(
@@ -51,6 +65,12 @@ ADVICE: dict[FailureReason, Advice] = {
 }
 
 
-def advice_for(failure_reason: str) -> Advice | None:
-    """The advice for a failed run; None when the reason is empty."""
-    return ADVICE[FailureReason(failure_reason)] if failure_reason else None
+def verdict_of(run: Run) -> Verdict | None:
+    """What a failed run's page says; None for a run that did not fail."""
+    if not run.failure_reason:
+        return None
+    advice = ADVICE[FailureReason(run.failure_reason)]
+    limits = run.submission.track.sandbox_limits()
+    values = {"start": duration(limits.start_s), "evaluate": duration(limits.evaluate_s)}
+    said, _, log_end = run.failure_message.partition("\n\n")
+    return Verdict(advice.meaning.format(**values), advice.next_step.format(**values), said, log_end)

@@ -1,6 +1,7 @@
 """One attempt at a run: prepare, build, evaluate every suite, score. Each stage has its deadline in the sandbox."""
 
 import logging
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,20 +14,38 @@ from django.db import Error as DatabaseFault
 from django.utils import timezone
 
 from tiltyard.competitions.models import Suite
-from tiltyard.evaluation import EvaluatorFault, PreparedImage, evaluate_suite, prepare_image
+from tiltyard.evaluation import (
+    Meter,
+    PreparedImage,
+    Usage,
+    evaluate_suite,
+    evaluator_digest,
+    prepare_image,
+    release_image,
+)
+from tiltyard.operations.logs import about_run
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import FailureReason, RunState
+from tiltyard.submissions.stores import StoreError, store
+from tiltyard.worker import draining
+from tiltyard.worker.engine_watch import EngineWatch
 from tiltyard.worker.failures import INFRA, LOG_END_LINES, hidden_message, with_log_end
+from tiltyard.worker.fitness import Machine, Unfit, fit_machine
+from tiltyard.worker.gpus import HeldGpu, held_gpu
 from tiltyard.worker.heartbeat import Heartbeat
 from tiltyard.worker.logs import CappedLog
 from tiltyard.worker.progress import suite_progress
-from tiltyard.worker.recording import ScoredSuite, check_suite, record_scores
-from tiltyard.worker.strays import labels_of, results_dir, sweep_strays
-from tiltyard_sandbox.engine import ENGINE_ERRORS, connect
-from tiltyard_sandbox.images import remove_image
+from tiltyard.worker.publishing import publish, ring_for_the_next
+from tiltyard.worker.recording import ScoredSuite, check_suite, record_failure, record_scores
+from tiltyard.worker.strays import labels_of, owner_of, results_dir, sweep_strays, try_to_sweep
+from tiltyard.worker.withholding import untold
+from tiltyard.worker.writing import persist
+from tiltyard_sandbox.engine import ENGINE_ERRORS
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, Reason, SubmissionFault
 
 logger = logging.getLogger(__name__)
+
+UNFIT_PAUSE_S = 15.0
 
 
 class _TakenAway(Exception):  # noqa: N818 - another worker has the run; nothing is left to write
@@ -34,14 +53,34 @@ class _TakenAway(Exception):  # noqa: N818 - another worker has the run; nothing
 
 
 def execute(run_id: uuid.UUID | str, worker: str) -> None:
-    """Claim the run and bring it to its end; a run that someone else has, or that is over, is left alone."""
-    run = Run.claim(run_id, worker, timezone.now())
-    if run is None:
-        logger.info("run %s is not there to be claimed", run_id)
+    """Answer a run's message: claim the run whose turn it is in that queue, and bring it to its end.
+
+    The message only says that something waits. A worker that is not fit takes nothing: it sees to it that another one
+    is told, and rests, so that it does not eat the queue's messages.
+    """
+    queue = Run.objects.filter(pk=run_id).values_list("queue", flat=True).first()
+    if queue is None:
+        logger.info("run %s is gone", run_id)
         return
-    with Heartbeat(run) as heartbeat:
-        attempt = _Attempt(run, heartbeat)
+    try:
+        with held_gpu(worker) as gpu, fit_machine() as machine:
+            run = None if draining.is_requested() else Run.claim_next(queue, worker, timezone.now())
+            if run is not None:
+                _attempt(run, machine, gpu)
+    except Unfit as problem:
+        logger.error("this worker takes no run: %s", problem)
+        ring_for_the_next(queue)
+        draining.pause(UNFIT_PAUSE_S)
+        return
+    if run is not None:
+        try_to_sweep()  # the attempt is over, so whatever the engine has finished since belongs to nobody
+    ring_for_the_next(queue)
+
+
+def _attempt(run: Run, machine: Machine, gpu: HeldGpu | None) -> None:
+    with about_run(run.pk, run.attempt), Heartbeat(run, gpu) as heartbeat:
         try:
+            attempt = _Attempt(run, heartbeat, machine, gpu)
             attempt.perform()
         except _TakenAway:
             logger.warning("run %s attempt %d was taken away", run.pk, run.attempt)
@@ -55,70 +94,91 @@ def execute(run_id: uuid.UUID | str, worker: str) -> None:
         except DatabaseFault:
             # Nothing can be written now; the lease runs out and the reaper queues the run again.
             logger.exception("run %s attempt %d lost the database", run.pk, run.attempt)
-        except Exception:  # the worker's boundary: whatever it was, the run must not stay under way for ever
-            logger.exception("run %s attempt %d failed unexpectedly", run.pk, run.attempt)
+        except Exception as error:  # the worker's boundary: whatever it was, the run must not stay under way for ever
+            # Where it happened, and not what it says: that may quote what was being read, a hidden question included.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error(
+                "run %s attempt %d failed unexpectedly: %s at\n%s", run.pk, run.attempt, type(error).__name__, where
+            )
             retry_or_fail(run)
 
 
 def retry_or_fail(run: Run) -> None:
-    """After a failure of ours: queue again, or give up after RUN_ATTEMPTS_MAX; a requested cancellation comes first."""
-    if run.is_cancel_requested():
+    """After a failure of ours: queue again, or give up after RUN_ATTEMPTS_MAX of them."""
+    faults = run.faults + 1
+    if faults < settings.RUN_ATTEMPTS_MAX:
+        queue_again(run, "The platform had a problem; the run is queued again.", faults=faults)
+    elif run.is_cancel_requested():
         run.transition(RunState.CANCELLED, "Cancelled.")
-    elif run.attempt < settings.RUN_ATTEMPTS_MAX:
-        is_queued = run.transition(RunState.QUEUED, "The platform had a problem; the run is queued again.")
-        if not is_queued and run.is_cancel_requested():  # the request came in between
-            run.transition(RunState.CANCELLED, "Cancelled.")
     else:
         run.transition(
             RunState.FAILED,
             "The platform failed repeatedly.",
+            faults=faults,
             failure_reason=FailureReason.INFRA_ERROR,
             failure_message=INFRA,
         )
 
 
+def queue_again(run: Run, message: str, **fields: Any) -> bool:
+    """Queue a run again that this attempt holds, or cancel it where someone wants that; whether it is queued."""
+    if run.is_cancel_requested():
+        run.transition(RunState.CANCELLED, "Cancelled.")
+        return False
+    is_queued = run.transition(RunState.QUEUED, message, **fields)
+    if not is_queued and run.is_cancel_requested():  # the request came in between
+        run.transition(RunState.CANCELLED, "Cancelled.")
+    return is_queued
+
+
 class _Attempt:
-    def __init__(self, run: Run, heartbeat: Heartbeat) -> None:
+    def __init__(self, run: Run, heartbeat: Heartbeat, machine: Machine, gpu: HeldGpu | None) -> None:
         self._run = run
         self._heartbeat = heartbeat
+        self._client = machine.client
+        self._evaluator_image = machine.evaluator_image
+        self._gpu = gpu if run.submission.track.needs_gpu else None
         self._labels = labels_of(run)
         self._limits = run.submission.track.sandbox_limits(
-            gpu_uuid=settings.WORKER_GPU_UUID or None if run.submission.track.needs_gpu else None
+            gpu_uuid=self._gpu.gpu.uuid if self._gpu else None,
+            cpuset=settings.WORKER_CPUS or None,
+            runtime=settings.WORKER_RUNTIME or None,
         )
+        self._usage: Usage | None = None  # of the suites that were begun
         self._build_log = CappedLog()
         self._server_log = CappedLog()
         heartbeat.watch("build_log", self._build_log)
         heartbeat.watch("server_log", self._server_log)
 
     def perform(self) -> None:
-        client = connect()
         try:
-            self._perform(client)
+            with EngineWatch(self._client) as watch:
+                try:
+                    self._perform(self._client)
+                except SubmissionFault:
+                    watch.require_undisturbed()
+                    raise
         except ENGINE_ERRORS as error:
             raise InfraFault(f"The Docker engine failed: {error}") from error
-        finally:
-            client.close()
 
     def fail(self, fault: SubmissionFault) -> None:
         self._flush_logs()
-        self._run.transition(
-            RunState.FAILED,
-            fault.message.split("\n", 1)[0],
-            failure_reason=fault.reason.value,
-            failure_message=fault.message,
-        )
+        persist(self._run, RunState.FAILED, lambda: record_failure(self._run, fault, self._usage))
 
     def cancelled(self) -> None:
         self._flush_logs()
         if self._heartbeat.was_requested:
             self._run.transition(RunState.CANCELLED, "Cancelled; the containers are gone.")
+        elif self._heartbeat.was_drained:
+            if queue_again(self._run, "The worker was stopped; the run is queued again."):
+                publish(self._run)
         else:
             logger.warning("run %s attempt %d stopped without a request", self._run.pk, self._run.attempt)
 
     def _perform(self, client: docker.DockerClient) -> None:
         sweep_strays(client)
-        suites = list(self._run.submission.competition.suites.filter(is_active=True).order_by("order"))
-        self._check_machine(client, suites)
+        suites = self._run.active_suites
+        evaluator_image_digest = self._check_machine(client, suites)
         self._move(RunState.BUILDING, "Preparing the image.")
         image = self._prepare(client)
         try:
@@ -128,35 +188,49 @@ class _Attempt:
             self._remove(client, image)
         self._flush_logs()
         self._move(RunState.SCORING, "Every question was asked; scoring.")
-        if not record_scores(self._run, scored):
+        if not persist(
+            self._run, RunState.SCORED, lambda: record_scores(self._run, scored, evaluator_image_digest, self._usage)
+        ):
             raise _TakenAway
 
-    def _check_machine(self, client: docker.DockerClient, suites: list[Suite]) -> None:
-        """Find out what is missing here before a build is spent on it."""
+    def _check_machine(self, client: docker.DockerClient, suites: list[Suite]) -> str:
+        """Find out what is missing here before a build is spent on it; returns the evaluator's image digest."""
         if not suites:
             raise InfraFault("The competition has no active suite.")
         for suite in suites:
             if not suite.directory.is_dir():
                 raise InfraFault(f"The suite {suite.name} {suite.sha256} is not on this machine.")
-        if not self._run.submission.artefact.path.is_file():
-            raise InfraFault(f"The artefact {self._run.submission.artefact.sha256} is not on this machine.")
-        if self._run.submission.track.needs_gpu and not settings.WORKER_GPU_UUID:
-            raise InfraFault("The track needs a GPU, and TILTYARD_WORKER_GPU_UUID is not set on this worker.")
+        sha256 = self._run.submission.artefact.sha256
         try:
-            client.images.get(settings.EVALUATOR_IMAGE)
-        except docker.errors.ImageNotFound:
-            raise InfraFault(f"The evaluator's image {settings.EVALUATOR_IMAGE} is not on this machine.") from None
+            is_there = store().holds(sha256)
+        except StoreError as error:
+            raise InfraFault(str(error)) from error
+        if not is_there:
+            raise InfraFault(f"The store of artefacts does not have {sha256}.")
+        if self._run.submission.track.needs_gpu and self._gpu is None:
+            raise InfraFault("The track needs a GPU, and TILTYARD_WORKER_GPU_UUID is not set on this worker.")
+        return evaluator_digest(client, self._evaluator_image, _digest_cache())
 
     def _prepare(self, client: docker.DockerClient) -> PreparedImage:
-        return prepare_image(
-            client,
-            self._run.submission.artefact.path,
-            allowed_bases=self._run.submission.competition.base_images,
-            limits=self._limits,
-            on_log=self._build_log.add,
-            cancel=self._heartbeat.cancel,
-            digest_cache=Path(settings.WORK_DIR) / "digests.json",
-        )
+        competition = self._run.submission.competition
+        try:
+            # Should this worker be killed, others find what is there by the run, as they do with results.
+            with store().fetched(self._run.submission.artefact.sha256) as archive, results_dir(self._run) as scratch:
+                return prepare_image(
+                    client,
+                    archive,
+                    allowed_bases=competition.base_images,
+                    registries=competition.registries,
+                    limits=self._limits,
+                    on_log=self._build_log.add,
+                    cancel=self._heartbeat.cancel,
+                    owner=owner_of(self._run),
+                    gauge_image=self._evaluator_image,
+                    digest_cache=_digest_cache(),
+                    scratch=scratch,
+                )
+        except StoreError as error:
+            raise InfraFault(str(error)) from error
 
     def _evaluate(self, client: docker.DockerClient, image: PreparedImage, suites: list[Suite]) -> list[ScoredSuite]:
         self._heartbeat.report(items_total=sum(suite.item_count for suite in suites))
@@ -173,7 +247,7 @@ class _Attempt:
         def on_items_done(items_done: int) -> None:
             self._heartbeat.report(items_done=items_before + items_done)
 
-        with results_dir(self._run) as directory, _evaluator_log(suite):
+        with results_dir(self._run) as directory, untold(suite), self._metered(client):
             outcome = evaluate_suite(
                 client,
                 image=image,
@@ -182,7 +256,7 @@ class _Attempt:
                 limits=self._limits,
                 adapter=image.manifest.adapter,
                 seed=self._run.submission.competition.evaluation_seed,
-                evaluator_image=settings.EVALUATOR_IMAGE,
+                evaluator_image=self._evaluator_image,
                 on_progress=suite_progress(suite, on_items_done),
                 on_server_log=_discard if suite.is_hidden else self._server_log.add,
                 cancel=self._heartbeat.cancel,
@@ -195,6 +269,15 @@ class _Attempt:
         check_suite(suite, outcome.result)
         on_items_done(suite.item_count)
         return ScoredSuite(suite, outcome.result, outcome.samples)
+
+    @contextmanager
+    def _metered(self, client: docker.DockerClient) -> Iterator[None]:
+        meter = Meter(client, self._labels, self._gpu.read if self._gpu else None)
+        try:
+            with meter:
+                yield
+        finally:
+            self._usage = meter.usage if self._usage is None else self._usage + meter.usage
 
     def _failure_message(self, suite: Suite, reason: Reason, message: str) -> str:
         if suite.is_hidden:
@@ -209,26 +292,19 @@ class _Attempt:
             logger.warning("the logs of run %s could not be written", self._run.pk)
 
     def _move(self, to: RunState, message: str, **fields: Any) -> None:
-        if not self._run.transition(to, message, **fields):
+        if not persist(self._run, to, lambda: self._run.transition(to, message, **fields)):
             raise _TakenAway
 
     def _remove(self, client: docker.DockerClient, image: PreparedImage) -> None:
         """Free the disk. A left-over image costs space, not correctness, so it does not fail the run."""
         try:
-            remove_image(client, image.image_id)
+            release_image(client, image)
         except (InfraFault, *ENGINE_ERRORS) as error:
             logger.warning("image %s could not be removed: %s", image.image_id, error)
 
 
-@contextmanager
-def _evaluator_log(suite: Suite) -> Iterator[None]:
-    """Put the failed evaluator's last words into the operator's log, unless hidden questions could be among them."""
-    try:
-        yield
-    except EvaluatorFault as fault:
-        if not suite.is_hidden:
-            logger.error("the evaluator printed:\n%s", fault.stderr)
-        raise
+def _digest_cache() -> Path:
+    return Path(settings.WORK_DIR) / "digests.json"
 
 
 def _discard(_line: str) -> None:

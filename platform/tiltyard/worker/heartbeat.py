@@ -11,6 +11,8 @@ from django.db import connection
 from django.utils import timezone
 
 from tiltyard.submissions.models import Run
+from tiltyard.worker import draining
+from tiltyard.worker.gpus import HeldGpu
 from tiltyard.worker.logs import CappedLog
 
 logger = logging.getLogger(__name__)
@@ -21,13 +23,17 @@ BEAT_S = 1.0
 class Heartbeat:
     """A context manager around one attempt at a run.
 
-    `cancel` is set when the run has to stop: because someone asked, because another worker has it now, or because the
-    database could not be reached for so long that the lease has run out. `was_requested` tells the first from the rest.
+    `cancel` is set when the run has to stop: because someone asked (`was_requested`), because this worker is stopping
+    and has waited long enough (`was_drained`), because another worker has the run or the GPU now, because a deadline
+    has passed, or because the database could not be reached for so long that the lease has run out.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, gpu: HeldGpu | None = None) -> None:
         self.cancel = threading.Event()
         self.was_requested = False
+        self.was_drained = False
+        self._gpu = gpu
+        self._drain_ends_s: float | None = None
         self._run = run
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -88,8 +94,14 @@ class Heartbeat:
             elif self._run.is_cancel_requested():
                 self.was_requested = True
                 self.cancel.set()
+            elif self._is_drained(now_s):
+                self.was_drained = True
+                self.cancel.set()
             elif not self._run.renew_lease(timezone.now()):
-                logger.warning("run %s was taken away from this worker", self._run.pk)
+                logger.warning("run %s was taken away from this worker, or took too long", self._run.pk)
+                self.cancel.set()
+            elif self._gpu is not None and not self._gpu.renew():
+                logger.error("the GPU of run %s was taken away from this worker", self._run.pk)
                 self.cancel.set()
             else:
                 self._lease_ends_s = now_s + settings.RUN_LEASE_S
@@ -99,3 +111,10 @@ class Heartbeat:
             connection.close()
             if now_s > self._lease_ends_s:
                 self.cancel.set()
+
+    def _is_drained(self, now_s: float) -> bool:
+        if not draining.is_requested():
+            return False
+        if self._drain_ends_s is None:
+            self._drain_ends_s = now_s + settings.WORKER_DRAIN_S
+        return now_s >= self._drain_ends_s

@@ -4,6 +4,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import F
 
 from tiltyard.submissions.models import Run, RunQuerySet
 from tiltyard.submissions.states import FailureReason, RunState
@@ -21,15 +22,25 @@ def publish_unpublished(now: datetime) -> int:
     A message too many is harmless, because a run is claimed once. But it stays until a worker takes it, so where no
     worker comes, every run would get one more each time: old ones are sent again only where messages are missing.
     """
+    follow_tracks()
     queued = Run.objects.claimable()
     sent = _send(queued.filter(published_at=None))
     published = queued.exclude(published_at=None)
     old = published.filter(published_at__lt=now - timedelta(seconds=settings.QUEUE_REPUBLISH_S))
-    for queue in old.order_by().values_list("submission__track__queue", flat=True).distinct():
+    for queue in old.order_by().values_list("queue", flat=True).distinct():
         waiting = messages_waiting(queue)
-        if waiting is not None and waiting < published.filter(submission__track__queue=queue).count():
-            sent += _send(old.filter(submission__track__queue=queue))
+        if waiting is not None and waiting < published.filter(queue=queue).count():
+            sent += _send(old.filter(queue=queue))
     return sent
+
+
+def follow_tracks() -> int:
+    """Take queued runs along whose track has moved to another queue; how many."""
+    moved = Run.objects.claimable().exclude(queue=F("submission__track__queue"))
+    return sum(
+        Run.objects.claimable().filter(pk=pk).update(queue=queue, published_at=None)
+        for pk, queue in moved.values_list("pk", "submission__track__queue")
+    )
 
 
 def _send(runs: RunQuerySet) -> int:
@@ -42,18 +53,19 @@ def _send(runs: RunQuerySet) -> int:
 
 
 def reap(now: datetime) -> int:
-    """Queue again, or end, the runs whose worker has stopped renewing its lease, and those queued for too long."""
+    """Take back the runs whose worker has stopped renewing its lease, and end what has lasted too long; how many."""
     reaped = 0
-    for run in Run.objects.expired(now):
-        logger.warning("run %s attempt %d lost its worker %s", run.pk, run.attempt, run.worker)
-        retry_or_fail(run)
-        reaped += 1
-    too_old = now - timedelta(seconds=settings.QUEUE_DEADLINE_S)
-    for run in Run.objects.claimable().filter(queued_at__lt=too_old):
-        reaped += run.transition(
-            RunState.FAILED,
-            "No worker took the run in time.",
-            failure_reason=FailureReason.INFRA_ERROR,
-            failure_message="No worker took the run in time. This does not count against your quota.",
-        )
+    for run in Run.objects.expired(now).select_related("submission__track", "submission__competition"):
+        if run.state == RunState.QUEUED:
+            reaped += run.transition(
+                RunState.FAILED,
+                "No worker took the run in time.",
+                now=now,
+                failure_reason=FailureReason.INFRA_ERROR,
+                failure_message="No worker took the run in time. This does not count against your quota.",
+            )
+        else:
+            logger.warning("run %s attempt %d lost its worker %s", run.pk, run.attempt, run.worker)
+            retry_or_fail(run)
+            reaped += 1
     return reaped

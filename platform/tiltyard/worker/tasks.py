@@ -1,21 +1,20 @@
 """The Celery tasks. Each can be delivered twice or run beside itself: the database decides who does the work."""
 
-import logging
 import os
 import socket
+from typing import Any
 
-from celery.signals import worker_ready
+from celery.signals import celeryd_after_setup, worker_ready
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from tiltyard.celery import app
+from tiltyard.submissions import collection
 from tiltyard.worker import maintenance
 from tiltyard.worker.execution import execute
-from tiltyard.worker.strays import sweep_strays
-from tiltyard_sandbox.engine import ENGINE_ERRORS, connect
-from tiltyard_sandbox.verdicts import InfraFault
-
-logger = logging.getLogger(__name__)
+from tiltyard.worker.fitness import Unfit, fit_machine
+from tiltyard.worker.strays import try_to_sweep
 
 
 @app.task(name="tiltyard.execute_run", acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
@@ -36,16 +35,28 @@ def reap_expired() -> int:
     return maintenance.reap(timezone.now())
 
 
+@app.task(name="tiltyard.collect_artefacts")  # type: ignore[untyped-decorator]
+def collect_artefacts() -> int:
+    """Remove what was uploaded and nothing refers to any more."""
+    return collection.collect_artefacts(timezone.now())
+
+
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def refuse_to_start_unfit(sender: str, instance: Any, **_: object) -> None:
+    """Before a worker for runs is on any queue: say what its machine lacks, and stop; later it would only wait."""
+    if set(instance.app.amqp.queues.consume_from) <= {settings.MAINTENANCE_QUEUE}:
+        return
+    try:
+        with fit_machine():
+            return
+    except Unfit as problem:
+        raise SystemExit(f"The worker {sender} does not start. {problem}") from problem
+
+
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def sweep_at_start(**_: object) -> None:
-    """A worker that was killed may have left containers behind; the maintenance worker may have no engine."""
+    """A worker that was killed may have left things behind; the maintenance worker may have no engine."""
     try:
-        client = connect()
-        try:
-            sweep_strays(client)
-        finally:
-            client.close()
-    except (InfraFault, *ENGINE_ERRORS) as error:
-        logger.warning("no sweep of stray containers: %s", error)
+        try_to_sweep()
     finally:
         connection.close()

@@ -14,6 +14,7 @@ DOCS = ROOT / "docs"
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
 SETTINGS = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # the app has several commands
+GROUPS = {name: command.commands for name, command in COMMANDS.items() if hasattr(command, "commands")}
 OWN_PAGES = [
     DOCS / "README.md",
     DOCS / "tutorials" / "first-submission.md",
@@ -28,13 +29,28 @@ def variables_of(*folders: str) -> set[str]:
     return {name for path in sources for name in re.findall(r"\bTILTYARD_[A-Z_]+\b", path.read_text(encoding="utf-8"))}
 
 
+def options_of(name: str, action: str = "") -> set[str]:
+    """The options of a command; of a group those of one of its commands, or without its name of all."""
+    commands = [COMMANDS[name]]
+    if name in GROUPS:
+        commands = [command for key, command in GROUPS[name].items() if action in ("", key)]
+    return {option for command in commands for parameter in command.params for option in parameter.opts} | {"--help"}
+
+
+def test_every_command_of_a_group_is_documented() -> None:
+    assert GROUPS.keys() == {"suite", "worker"}
+    for group, commands in GROUPS.items():
+        for name in commands:
+            assert f"    tiltyard {group} {name} " in CLI
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_and_option_is_documented(name: str) -> None:
     section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", CLI, re.MULTILINE | re.DOTALL)
     assert section is not None, f"docs/reference/cli.md has no section {name}"
     shared = re.search(r"^## Options of every command\n(.*?)(?=^## )", CLI, re.MULTILINE | re.DOTALL)
     assert shared is not None
-    options = {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
+    options = {option for option in options_of(name) if option.startswith("--")}
     missing = {option for option in options if option not in section[1] and f"`{option}" not in shared[1]}
     assert missing == set()
 
@@ -45,8 +61,10 @@ def test_commands_in_the_documents_exist(path: Path) -> None:
     uses = re.findall(r"(?:^ {4,}|`)tiltyard ([a-z]+)((?: [^\n`]*)?)", text, re.MULTILINE)
     for name, rest in uses:
         assert name in COMMANDS, f"{path.name} uses `tiltyard {name}`"
-        known = {option for parameter in COMMANDS[name].params for option in parameter.opts} | {"--help"}
-        assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"{path.name}: tiltyard {name}{rest}"
+        action = next(iter(rest.split()), "") if name in GROUPS else ""
+        assert not action or action in GROUPS[name], f"{path.name} uses `tiltyard {name} {action}`"
+        known = options_of(name, action)
+        assert set(re.findall(r"--[a-z0-9-]+", rest)) <= known, f"{path.name}: tiltyard {name}{rest}"
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -6,11 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import docker
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BUNDLE = REPOSITORY / "competitions" / "demo"
@@ -118,6 +121,36 @@ def test_the_how_to_works_and_folder_and_image_score_the_same(
 
 @pytest.mark.docker
 @pytest.mark.slow
+@pytest.mark.parametrize("is_broken", [False, True], ids=["scored", "failed"])
+def test_the_users_own_image_without_a_name_survives(
+    tiltyard_process: Callable,
+    docker_client: docker.DockerClient,
+    images: None,
+    adder: Path,
+    tmp_path: Path,
+    *,
+    is_broken: bool,
+) -> None:
+    labels = {"name": "adder", "base_model": "squire", "training_data": "none", "licence": "Apache-2.0"}
+    dockerfile = (adder / "Dockerfile").read_text()
+    (adder / "Dockerfile").write_text(f"{dockerfile}LABEL test={uuid.uuid4().hex}\n")
+    if is_broken:
+        (adder / "server.py").write_text("raise SystemExit('no weights')")
+    built, _ = docker_client.images.build(
+        path=str(adder), network_mode="none", rm=True, labels={f"tiltyard.{key}": v for key, v in labels.items()}
+    )
+    layers = {entry["Id"] for entry in built.history() if entry["Id"].startswith("sha256:") and not entry["Tags"]}
+    try:
+        assert built.id in layers
+        ran = tiltyard_process("evaluate", built.id, "--competition-dir", BUNDLE, "--json", "--out", tmp_path / "out")
+        assert ran.exit_code == (3 if is_broken else 0), ran.stderr
+        assert layers <= {image["Id"] for image in docker_client.api.images(all=True)}
+    finally:
+        docker_client.images.remove(built.id)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
 def test_the_template_is_scored_at_first_try(
     tiltyard_process: Callable, images: None, submission: Path, tmp_path: Path
 ) -> None:
@@ -177,10 +210,63 @@ def test_ctrl_c_removes_the_containers(
 
 
 @pytest.mark.docker
+@pytest.mark.slow
+def test_what_a_killed_evaluation_left_goes_with_the_next_and_a_living_ones_stays(
+    tiltyard_process: Callable, docker_client: docker.DockerClient, images: None, adder: Path, tmp_path: Path
+) -> None:
+    def containers() -> set[str]:
+        return {one.id for one in docker_client.containers.list(all=True, filters={"label": label})}
+
+    def built() -> set[str]:
+        return {image["Id"] for image in docker_client.api.images(all=True, filters={"label": label})}
+
+    name = f"killed-{uuid.uuid4().hex}"  # labels of a participant's Dockerfile are left out, the manifest's name is not
+    label = f"tiltyard.name={name}"
+    (adder / "server.py").write_text("import time\ntime.sleep(600)\n")  # never ready
+    manifest = yaml.safe_load((adder / "tiltyard.yaml").read_text())
+    (adder / "tiltyard.yaml").write_text(yaml.safe_dump(manifest | {"name": name}))
+    command = [sys.executable, "-m", "tiltyard.cli", "evaluate", str(adder), "--competition-dir", str(BUNDLE), "--out"]
+    with ExitStack() as stack:
+        killed, living = (
+            stack.enter_context(subprocess.Popen([*command, str(tmp_path / name)], stderr=subprocess.PIPE, text=True))
+            for name in ("killed", "living")
+        )
+        for process in (killed, living):
+            assert process.stderr is not None
+            assert any(line.strip() == "waiting" for line in process.stderr)
+        killed.kill()
+        killed.wait()
+        before, images_before = containers(), built()
+        assert len(before) == 2
+        ran = tiltyard_process("evaluate", "no-such-image", "--competition-dir", BUNDLE, "--out", tmp_path / "none")
+        assert ran.exit_code == 5
+        assert containers() == before, "a command that evaluates nothing sweeps nothing"
+        (adder / "Dockerfile").write_text("FROM tiltyard/python:3.11\nRUN false\n")
+        ran = tiltyard_process("evaluate", adder, "--competition-dir", BUNDLE, "--out", tmp_path / "next")
+        assert ran.exit_code == 3, ran.stderr
+        assert len(containers()) == 1
+        assert len(built()) * 2 == len(images_before)
+        living.send_signal(signal.SIGINT)
+        living.communicate(timeout=60)
+    assert containers() == built() == set()
+
+
+@pytest.mark.docker
 def test_an_image_that_does_not_exist(tiltyard: Callable, docker_client: docker.DockerClient, tmp_path: Path) -> None:
     ran = tiltyard("evaluate", "no-such-image:1", "--competition-dir", BUNDLE, "--out", tmp_path / "out")
     assert ran.exit_code == 5
     assert "docker images" in ran.stderr
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("images")
+def test_a_named_image_of_an_unknown_registry_says_what_to_do(tiltyard: Callable, adder: Path, tmp_path: Path) -> None:
+    (adder / "Dockerfile").unlink()
+    with (adder / "tiltyard.yaml").open("a", encoding="utf-8") as file:
+        file.write(f"\nimage: registry.example/adder@sha256:{'a' * 64}\n")
+    ran = tiltyard("evaluate", adder, "--competition-dir", BUNDLE, "--out", tmp_path / "out")
+    assert ran.exit_code == 2
+    assert "docker pull registry.example/adder@sha256:aaaa" in ran.stderr.replace("\n", " ")
 
 
 @pytest.mark.docker

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from django.utils import timezone
+from eval_results import example_result
 
 from tiltyard.accounts.models import ApiToken, User
 from tiltyard.celery import app
@@ -24,7 +25,8 @@ from tiltyard.cli.config import Config, config_path
 from tiltyard.cli.plan import plan_from_bundle, plan_from_server
 from tiltyard.competitions.bundle import import_bundle
 from tiltyard.competitions.models import Competition
-from tiltyard.submissions.models import Run, Submission
+from tiltyard.submissions.manifests import public_key, rotate_key, signed_manifest
+from tiltyard.submissions.models import Run, Submission, SuiteResult
 from tiltyard.submissions.states import FailureReason, RunState
 
 pytestmark = [
@@ -35,7 +37,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _own_folders(settings: Any, tmp_path: Path) -> None:
-    for name in ("ARTEFACT_DIR", "UPLOAD_DIR", "SUITE_DIR", "WORK_DIR", "SECRETS_DIR"):
+    for name in ("ARTEFACT_DIR", "UPLOAD_DIR", "SUITE_DIR", "WORK_DIR", "SECRETS_DIR", "SIGNING_DIR"):
         (tmp_path / name).mkdir()
         setattr(settings, name, tmp_path / name)
     settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "UPLOAD_DIR")
@@ -277,6 +279,29 @@ def test_status_shows_the_verdict_and_its_log(tiltyard, site, submission: Path) 
     assert tiltyard("logs", run.pk).stdout == "boom\n"
     assert tiltyard("logs", run.pk, "--server-log").stdout == "[31mred\n"  # an escape must not reach the terminal
     assert tiltyard("logs", run.pk, "--json").document["server_log"] == "\x1b[31mred\x07\n"
+
+
+def test_manifests_are_fetched_and_verified(tiltyard, site, submission: Path, tmp_path: Path) -> None:
+    tiltyard("submit", submission, "--competition", "joust")
+    run = carry_out(queued_run(), RunState.SCORED, score=0.6, score_low=0.5, score_high=0.7)
+    assert tiltyard("manifest", run.pk, "--out", tmp_path / "none").exit_code == 5
+    suite = site.competition.suites.get()
+    signed = signed_manifest(run, example_result(), "sha256:evaluator")
+    fields = {"score": 0.625, "low": 0.5, "high": 0.75, "repro_hash": "sha256:feed", "wall_s": 1.0, "result": {}}
+    SuiteResult.objects.create(run=run, suite=suite, signed=signed, **fields)
+    assert tiltyard("manifest", run.pk, "--out", tmp_path / "signed").exit_code == 0
+    (path,) = (tmp_path / "signed").iterdir()
+    ran = tiltyard("verify", path)
+    assert ran.exit_code == 0, ran.stderr
+    assert "62.5% [50.0%, 75.0%], sha256:feed" in ran.stdout
+    assert tiltyard("verify", path, "--key", public_key(), "--json").document["manifest"]["run"] == str(run.pk)
+    rotate_key(timezone.now())
+    assert tiltyard("verify", path).exit_code == 0, "what an older key signed is still believed"
+    path.write_text(path.read_text().replace("0.625", "0.925"))
+    forged = tiltyard("verify", path)
+    assert forged.exit_code == 5
+    assert "changed after it was signed" in forged.stderr
+    assert "cannot be read: No such file" in tiltyard("verify", tmp_path / "none.json").stderr
 
 
 def test_cancel(tiltyard, site, submission: Path) -> None:

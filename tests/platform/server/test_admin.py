@@ -6,7 +6,7 @@ from pytest_django import DjangoAssertNumQueries
 from web_rows import Site, make_run, score
 
 from tiltyard.accounts.models import ApiToken
-from tiltyard.submissions.models import Run
+from tiltyard.submissions.models import Gpu, Run
 from tiltyard.submissions.states import RunState
 
 PAGES = [
@@ -14,6 +14,7 @@ PAGES = [
     "submissions/submission/",
     "submissions/run/",
     "submissions/artefact/",
+    "submissions/gpu/",
     "accounts/user/",
     "accounts/apitoken/",
 ]
@@ -69,6 +70,24 @@ def test_cancel(organiser: Client, site: Site) -> None:
     organiser.post("/admin/submissions/run/", {"action": "cancel", "_selected_action": [str(run.pk)]})
     run.refresh_from_db()
     assert run.state == RunState.CANCELLED
+
+
+@pytest.mark.parametrize(("action", "priority"), [("run_first", 1), ("run_last", -1)])
+def test_what_waits_is_moved(organiser: Client, site: Site, action: str, priority: int) -> None:
+    waiting, over = make_run(site, "mine"), make_run(site, "over", state=RunState.FAILED)
+    chosen = [str(waiting.pk), str(over.pk)]
+    organiser.post("/admin/submissions/run/", {"action": action, "_selected_action": chosen})
+    assert [Run.objects.get(pk=run.pk).priority for run in (waiting, over)] == [priority, 0]
+
+
+def test_a_gpu_is_released(organiser: Client, site: Site) -> None:
+    gpu = Gpu.acquire("GPU-6f1c2d3e", "worker", site.now)
+    assert gpu is not None
+    assert gpu.quarantine("Not clean after a run: the processes 12 still use it.", site.now)
+    assert b"the processes 12 still use it" in organiser.get("/admin/submissions/gpu/").content
+    organiser.post("/admin/submissions/gpu/", {"action": "release", "_selected_action": [gpu.pk]})
+    gpu.refresh_from_db()
+    assert (gpu.quarantined_at, gpu.quarantine_reason) == (None, "")
 
 
 def test_a_participant_sees_none_of_it(site: Site) -> None:

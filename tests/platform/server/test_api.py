@@ -16,6 +16,8 @@ from web_rows import Site, fail, make_run, make_site, score
 
 from tiltyard.accounts.models import ApiToken, User
 from tiltyard.competitions.bundle import import_bundle
+from tiltyard.competitions.models import Competition
+from tiltyard.leaderboards.kept import kept_board
 from tiltyard.submissions.models import Run, Submission, TaskResult
 from tiltyard.submissions.states import FailureReason, RunState
 
@@ -121,14 +123,19 @@ def test_competitions(anyone: Caller, site: Site, now: datetime) -> None:
 
 
 def test_a_competition_with_all_that_a_local_evaluation_needs(anyone: Caller, tmp_path: Path) -> None:
-    import_bundle(write_bundle(tmp_path / "bundle"), secrets_dir=tmp_path / "secrets")
+    competition = import_bundle(write_bundle(tmp_path / "bundle"), secrets_dir=tmp_path / "secrets")
+    Competition.objects.update(registries=["registry.example/team"])
     found = anyone.get("/competitions/small")
     assert found["base_images"] == ["tiltyard/python:3.11"]
+    assert found["registries"] == ["registry.example/team"]
     assert found["upload_bytes_max"] == 10 << 20
     assert found["evaluator"]["seed"] == 5
     assert found["tracks"][0]["limits"]["memory_bytes"] == 256 << 20
     suites = {suite["visibility"]: suite for suite in found["suites"]}
     assert suites["hidden"]["archive_url"] is None
+    hidden = competition.suites.get(visibility="hidden")
+    assert suites["hidden"]["commitment"] == hidden.commitment
+    assert str(hidden.commitment).startswith("sha256:")
     assert suites["open"]["archive_url"].endswith("/api/v1/competitions/small/suites/small-open/archive")
     assert suites["hidden"]["tasks"][0]["title"] == "Addition"
 
@@ -145,6 +152,17 @@ def test_an_open_suite_can_be_fetched_and_a_hidden_one_cannot(anyone: Caller, tm
         assert "small-open/suite.lock" in archive.getnames()
     for name in ("small-hidden", "none", "..%2f..%2fsecrets"):
         assert anyone.client.get(f"/api/v1/competitions/small/suites/{name}/archive").status_code == 404
+
+
+def test_a_caller_cannot_fill_the_memory_with_parts_of_a_board(anyone: Caller, site: Site) -> None:
+    score(make_run(site, "mine", state=RunState.SCORED), 0.5, 0.4)
+    address = "/competitions/little-questions/leaderboard"
+    assert len(anyone.get(address)["entries"]) == 1
+    for offset in range(1, 4):
+        assert anyone.get(f"{address}?limit=5000&offset={offset}")["entries"] == []
+    competition = Competition.objects.get()
+    kept = kept_board(competition, competition.tracks.get(), now=timezone.now())
+    assert list(kept._made) == ["api"]
 
 
 def test_the_leaderboard(anyone: Caller, site: Site) -> None:

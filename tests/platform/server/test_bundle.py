@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 from bundles_for_tests import BUNDLE, write_bundle
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -13,7 +14,9 @@ from web_rows import make_run, make_site
 from tiltyard.competitions.bundle import BundleError, import_bundle
 from tiltyard.competitions.models import Competition, Page, Phase, Suite, Track
 from tiltyard.submissions.models import Submission
-from tiltyard_eval.suite import load_suite
+from tiltyard_eval.build_twins import check_twins
+from tiltyard_eval.suite import load_suite, lock_suite
+from tiltyard_eval.twins import twin_links
 
 pytestmark = pytest.mark.django_db
 
@@ -63,13 +66,58 @@ def test_a_track_whose_runs_could_outlast_the_sites_deadline_is_refused(
     import_bundle(bundle, secrets_dir=secrets_dir)
 
 
-def test_importing_twice_changes_nothing(tmp_path: Path, secrets_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ({}, ({"rule": "weighted_mean"}, {"mode": "full"}, [])),
+        (
+            {"scoring": {"rule": "normalised", "base": "b", "ceilings": {"addition": 0.9}}, "baselines": ["b", "c"]},
+            ({"rule": "normalised", "base": "b", "ceilings": {"addition": 0.9}}, {"mode": "full"}, ["b", "c"]),
+        ),
+        (
+            {"scoring": {"rule": "geometric_mean_of_win_rates", "smoothing": 0}, "feedback": "ladder"},
+            (
+                {"rule": "geometric_mean_of_win_rates", "scenario": "task", "nulls": "loss", "smoothing": 0},
+                {"mode": "ladder", "step": 0.05},
+                [],
+            ),
+        ),
+        (
+            {"feedback": {"mode": "ladder", "step": 0.1}},
+            ({"rule": "weighted_mean"}, {"mode": "ladder", "step": 0.1}, []),
+        ),
+    ],
+)
+def test_scoring_feedback_and_baselines_are_stored(
+    tmp_path: Path, secrets_dir: Path, written: dict[str, object], stored: tuple[object, ...]
+) -> None:
+    competition = import_bundle(write_bundle(tmp_path / "bundle", **written), secrets_dir=secrets_dir)
+    assert (competition.scoring, competition.feedback, competition.reference_baselines) == stored
+
+
+def test_a_suite_that_believes_the_server_needs_a_track_of_trusted_submissions(
+    tmp_path: Path, secrets_dir: Path
+) -> None:
     bundle = write_bundle(tmp_path / "bundle")
+    declaration = bundle / "open" / "suite.yaml"
+    declaration.write_text(declaration.read_text() + "trusts_server: true\n")
+    lock_suite(bundle / "open")
+    with pytest.raises(BundleError, match=r"tracks\.0\.trusted_submissions: the suite 'small-open' has trusts_server"):
+        import_bundle(bundle, secrets_dir=secrets_dir)
+    assert not Competition.objects.exists()
+    write_bundle(bundle, tracks=[BUNDLE["tracks"][0] | {"trusted_submissions": True}])
+    assert import_bundle(bundle, secrets_dir=secrets_dir).tracks.get().trusted_submissions
+
+
+def test_importing_twice_changes_nothing(tmp_path: Path, secrets_dir: Path) -> None:
+    limits = BUNDLE["tracks"][0]["limits"] | {"build_hosts": ["pypi.org"]}
+    bundle = write_bundle(tmp_path / "bundle", tracks=[BUNDLE["tracks"][0] | {"limits": limits}])
     import_bundle(bundle, secrets_dir=secrets_dir)
     rows, stored = everything(), files()
     import_bundle(bundle, secrets_dir=secrets_dir)
     assert everything() == rows
     assert files() == stored
+    assert Competition.objects.get().tracks.get().sandbox_limits().build_hosts == ("pypi.org",)
 
 
 def test_the_hidden_suite_is_drawn_with_a_secret_kept_private(tmp_path: Path, secrets_dir: Path) -> None:
@@ -89,6 +137,23 @@ def test_hidden_questions_do_not_repeat_open_ones(secrets_dir: Path) -> None:
     assert (open_suite.item_count, hidden.item_count) == (480, 480)
     assert not open_suite.prompts() & hidden.prompts()
     assert competition.pages.count() == 3
+
+
+def test_twins_are_drawn_from_the_published_suite_that_the_recipe_names(tmp_path: Path, secrets_dir: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    recipe = bundle / "hidden.recipe.yaml"
+    values = yaml.safe_load(recipe.read_text()) | {"frames": ["chat"], "phrasings": ["c"]}
+    recipe.write_text(yaml.safe_dump(values | {"twins": {"of": "elsewhere", "share": 0.5}}))
+    with pytest.raises(BundleError, match="the bundle has no published suite 'elsewhere'"):
+        import_bundle(bundle, secrets_dir=secrets_dir)
+    recipe.write_text(yaml.safe_dump(values | {"twins": {"of": "small-open", "share": 0.5}}))
+    competition = import_bundle(bundle, secrets_dir=secrets_dir)
+    folders = {
+        suite.visibility: Path(settings.SUITE_DIR) / suite.sha256 for suite in competition.suites.filter(is_active=True)
+    }
+    opened, hidden = load_suite(folders["open"]), load_suite(folders["hidden"])
+    assert len(twin_links(hidden)) == 4
+    check_twins(hidden, opened)
 
 
 def test_an_open_suites_archive_is_the_suite(tmp_path: Path, secrets_dir: Path) -> None:
@@ -130,6 +195,8 @@ def test_a_changed_bundle_updates_and_a_changed_suite_is_a_new_row(tmp_path: Pat
         ({"pages": [dict(page) for page in BUNDLE["pages"] * 2]}, "pages: two entries have the same slug"),
         ({"tracks": [BUNDLE["tracks"][0] | {"limits": {"memory": 1}}]}, "tracks.0.limits: Unknown limit 'memory'."),
         ({"tracks": [BUNDLE["tracks"][0] | {"limits": {"cpus": 0}}]}, "tracks.0.limits: cpus must lie between"),
+        ({"tracks": [BUNDLE["tracks"][0] | {"limits": {"runtime": "runc"}}]}, "tracks.0.limits: runtime belongs to a"),
+        ({"tracks": [BUNDLE["tracks"][0] | {"limits": {"build_hosts": ["*"]}}]}, "tracks.0.limits: build_hosts must"),
         (
             {"phases": [BUNDLE["phases"][0] | {"ends_at": "2019-01-01T00:00:00Z"}]},
             "phases.0: ends_at must be after starts_at.",
@@ -137,6 +204,39 @@ def test_a_changed_bundle_updates_and_a_changed_suite_is_a_new_row(tmp_path: Pat
         (
             {"phases": [BUNDLE["phases"][0] | {"starts_at": "2019-01-01T00:00:00"}]},
             "phases.0.starts_at: Input should have timezone info.",
+        ),
+        ({"scoring": {"rule": "median"}}, "scoring.rule: Input should be 'weighted_mean', 'normalised' or 'geometric"),
+        ({"scoring": {"rule": "normalised"}}, "scoring: base: name the baseline whose score counts as 0."),
+        (
+            {"scoring": {"rule": "normalised", "base": "plain"}, "baselines": ["lora"]},
+            "scoring.base: 'plain' is not among baselines; add it there.",
+        ),
+        (
+            {"scoring": {"rule": "normalised", "base": "b", "ceilings": {"adition": 1}}, "baselines": ["b"]},
+            "scoring.ceilings: no suite has the task 'adition'. Tasks are addition, sort_numbers.",
+        ),
+        (
+            {"scoring": {"rule": "normalised", "base": "b", "ceilings": {"addition": 1.5}}, "baselines": ["b"]},
+            "scoring.ceilings.addition: Input should be less than or equal to 1.",
+        ),
+        ({"scoring": {"base": "lora"}}, "scoring: base: not for rule weighted_mean, which takes no other key."),
+        (
+            {"scoring": {"rule": "geometric_mean_of_win_rates", "nulls": "mean"}},
+            "scoring.nulls: Input should be 'loss' or 'skip'.",
+        ),
+        (
+            {"scoring": {"rule": "geometric_mean_of_win_rates", "smoothing": -1}},
+            "scoring.smoothing: Input should be greater than or equal to 0.",
+        ),
+        ({"suites": [{"path": "open", "weight": float("nan")}]}, "suites.0.weight: Input should be"),
+        ({"suites": [{"path": "open", "weight": -1}]}, "suites.0.weight: Input should be greater than or equal to 0."),
+        ({"baselines": ["lora", "lora"]}, "baselines: a name stands there twice."),
+        ({"feedback": "ladders"}, "feedback.mode: Input should be 'full', 'ladder' or 'none'."),
+        ({"feedback": {"mode": "none", "step": 0.1}}, "feedback: step: not for mode none; only a ladder has steps."),
+        ({"feedback": {"mode": "ladder", "step": 0}}, "feedback.step: Input should be greater than or equal to 0.001."),
+        (
+            {"feedback": "ladder", "suites": [{"path": "open", "weight": 1}]},
+            "feedback: there is no hidden suite whose scores could be withheld.",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from django.db import connection
 from uploads_for_tests import context_archive
 from web_rows import Site, make_run, make_site
 
+from tiltyard.accounts.models import User
 from tiltyard.submissions.intake import QuotaExceeded, accept_upload
 from tiltyard.submissions.models import Run, RunEvent, Submission
 
@@ -56,6 +57,21 @@ def test_of_many_claims_one_wins(site: Site, now: datetime) -> None:
     run.refresh_from_db()
     assert (run.worker, run.attempt) == (winner.worker, 1)
     assert RunEvent.objects.filter(run=run, state="preparing").count() == 1
+
+
+def test_workers_that_claim_at_once_get_different_runs(site: Site, now: datetime) -> None:
+    for number in range(THREADS):
+        owner = User.objects.create_user(f"p{number}", f"p{number}@example.org", "correct horse battery")
+        make_run(site, f"run-{number}", owner=owner)
+    claims = [run for run in at_once(lambda number: Run.claim_next("cpu", f"worker-{number}", now)) if run is not None]
+    assert len({run.pk for run in claims}) == len(claims) == THREADS
+
+
+def test_claims_at_once_do_not_slip_past_a_participants_limit(site: Site, now: datetime) -> None:
+    for number in range(THREADS):
+        make_run(site, f"run-{number}")
+    claims = at_once(lambda number: Run.claim_next("cpu", f"worker-{number}", now))
+    assert sum(run is not None for run in claims) == 2
 
 
 def test_a_claim_and_a_cancellation(site: Site, now: datetime) -> None:

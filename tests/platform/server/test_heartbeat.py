@@ -12,6 +12,7 @@ from web_rows import Site, make_run, make_site
 
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
+from tiltyard.worker import draining
 from tiltyard.worker import heartbeat as heartbeat_module
 from tiltyard.worker.heartbeat import Heartbeat
 from tiltyard.worker.logs import CappedLog
@@ -82,6 +83,21 @@ def test_an_attempt_over_its_deadline_is_stopped(run: Run, settings: Settings) -
     with Heartbeat(run) as heartbeat:
         assert heartbeat.cancel.wait(10)
         assert not heartbeat.was_requested
+
+
+def test_a_worker_that_is_stopping_gives_its_run_a_while(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "is_requested", lambda: True)
+    settings.WORKER_DRAIN_S = 3600
+    with Heartbeat(run) as heartbeat:
+        heartbeat.report(items_done=3)
+        until(lambda: Run.objects.filter(pk=run.pk, items_done=3).exists())
+        assert not heartbeat.cancel.is_set()
+    settings.WORKER_DRAIN_S = 0
+    with Heartbeat(run) as heartbeat:
+        assert heartbeat.cancel.wait(10)
+        assert (heartbeat.was_drained, heartbeat.was_requested) == (True, False)
 
 
 def test_a_lost_connection_is_survived(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from pytest_django.fixtures import Settings
-from uploads_for_tests import context_archive
+from uploads_for_tests import MANIFEST, context_archive
 from web_rows import Site, make_run, make_site
 
 from tiltyard.competitions.models import Track
@@ -157,3 +158,21 @@ def test_a_track_of_another_competition(accept: Accept, archive: Path, site: Sit
 
 def test_a_file_name_is_kept_without_its_path(accept: Accept, archive: Path) -> None:
     assert accept(archive, filename="../../etc/" + "x" * 300).original_filename == "x" * 255
+
+
+def test_an_image_that_is_named_in_an_allowed_registry(accept: Accept, site: Site, tmp_path: Path) -> None:
+    reference = f"registry.example/team/entry@sha256:{'0123456789abcdef' * 4}"
+    path = tmp_path / "tiltyard.yaml"
+    text = yaml.safe_dump(MANIFEST | {"image": reference})
+    path.write_text(text)
+    assert "takes no images from registries" in refusal(accept, path)
+    site.competition.registries = ["other.example"]
+    assert "Allowed: other.example" in refusal(accept, path)
+    site.competition.registries = ["other.example", "registry.example"]
+    path.write_text(text.replace("@sha256:", ":"))
+    assert "not pinned" in refusal(accept, path)
+    path.write_text(text)
+    submission = accept(path)
+    assert submission.artefact.kind == Artefact.Kind.IMAGE_REFERENCE
+    assert submission.manifest["image"] == reference
+    assert submission.artefact.path.read_text() == text

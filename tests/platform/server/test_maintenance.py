@@ -19,7 +19,7 @@ def claimed(site: Site, name: str, now: datetime, times: int = 1) -> Run:
         taken = Run.claim(run.pk, f"worker-{attempt}", now)
         assert taken is not None
         if attempt < times:
-            assert taken.transition(RunState.QUEUED, "Again.", now=now)
+            assert taken.transition(RunState.QUEUED, "Again.", now=now, faults=attempt)
     return taken
 
 

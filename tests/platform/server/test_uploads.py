@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,11 @@ class Exchange:
     """One ASGI request with a body in chunks, and what came of it."""
 
     def __init__(
-        self, chunks: list[bytes], declared: int | None, *, path: str = SUBMIT, authorization: str = ""
+        self, chunks: list[bytes], declared: int | None, *, path: str = SUBMIT, authorization: str = "", **more: str
     ) -> None:
         self._chunks = list(chunks)
-        headers = [(b"authorization", authorization.encode())] if authorization else []
+        named = {"authorization": authorization} | {name.replace("_", "-"): value for name, value in more.items()}
+        headers = [(name.encode(), value.encode()) for name, value in named.items() if value]
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": headers}
         if declared is not None:
             self.scope["headers"].append((b"content-length", str(declared).encode()))
@@ -81,6 +84,49 @@ def test_asgi_answers_413_and_drops_the_rest() -> None:
     assert start["status"] == 413
     assert json.loads(body["body"])["detail"] == too_large_message(declared, LIMIT)
     assert (body["more_body"], end["more_body"], exchange.unread) == (True, False, 0)
+
+
+PAGE = "/competitions/any/submit/"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def test_asgi_answers_a_browser_with_a_page() -> None:
+    exchange = Exchange([b"x" * 100] * 5, 2 << 30, path=PAGE, accept=BROWSER).run()
+    start, body, _end = exchange.sent
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    assert (start["status"], headers["content-type"]) == (413, "text/html; charset=utf-8")
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert int(headers["content-length"]) == len(body["body"])
+    page = body["body"].decode()
+    assert "The upload is too large" in page
+    assert escape(too_large_message(2 << 30, LIMIT)) in page
+    assert f'href="{PAGE}"' in page
+    assert exchange.unread == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (PAGE, {"accept": "application/json"}),  # the page's own script
+        (PAGE, {"accept": BROWSER, "hx_request": "true"}),
+        (PAGE, {"accept": "*/*"}),
+        (PAGE, {}),
+        (SUBMIT, {"accept": BROWSER}),
+    ],
+    ids=["script", "htmx", "curl", "nothing said", "api"],
+)
+def test_asgi_answers_programs_with_json(path: str, headers: dict[str, str]) -> None:
+    start, body, _end = Exchange([b"x"], 2 << 30, path=path, **headers).run().sent
+    assert (start["status"], dict(start["headers"])[b"content-type"]) == (413, b"application/json")
+    assert json.loads(body["body"])["detail"] == too_large_message(2 << 30, LIMIT)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_browser_that_is_not_signed_in_is_led_to_the_door(settings: Settings) -> None:
+    settings.UPLOAD_BYTES_MAX = 1 << 30
+    start, body, _end = Exchange([b"x"], 2 * MIB, path=PAGE, accept=BROWSER).run().sent
+    assert start["status"] == 401
+    assert f'href="/accounts/login/?next={PAGE}"' in body["body"].decode()
 
 
 def test_asgi_cuts_off_who_sends_more_than_was_declared() -> None:
@@ -137,6 +183,16 @@ def test_the_middleware_answers_413(db: None) -> None:
     response = Client().post("/api/v1/competitions/any/submissions", body, content_type="application/octet-stream")
     assert response.status_code == 413
     assert "Leave out what the server does not need" in response.json()["detail"]
+
+
+def test_the_middleware_answers_a_browser_with_a_page(db: None) -> None:
+    body = b"x" * (LIMIT + FORM_OVERHEAD_BYTES + 1)
+    post = partial(Client().post, "/competitions/any/submit/", body, content_type="text/plain")
+    response = post(headers={"accept": BROWSER})
+    assert (response.status_code, response["Content-Type"]) == (413, "text/html; charset=utf-8")
+    assert "which is more than the 1000 bytes allowed" in response.content.decode()
+    assert "Content-Security-Policy" in response
+    assert post(headers={"accept": BROWSER, "hx-request": "true"}).json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pytest_django.fixtures import Settings
 from web_rows import Site
 
 from tiltyard.accounts.models import User
+from tiltyard.leaderboards.kept import forget_all
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,7 @@ def own_directories(settings: Settings, tmp_path: Path) -> None:
         directory.mkdir(mode=0o700)
         setattr(settings, name, directory)
     cache.clear()
+    forget_all()  # boards of the tests before, whose tracks had the same keys
     settings.FILE_UPLOAD_TEMP_DIR = str(settings.UPLOAD_DIR)
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick, and nobody's password
     settings.WHITENOISE_AUTOREFRESH = True  # no list of every static file for every client

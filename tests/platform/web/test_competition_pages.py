@@ -98,6 +98,17 @@ def test_a_question_of_every_open_task_is_shown_and_none_of_a_hidden_one(client:
     assert "Question of hidden task" not in page
 
 
+def test_hashes_of_questions_and_secret_are_public_before_the_reveal(client: Client, site: Site) -> None:
+    hidden = next(suite for suite in site.suites if suite.is_hidden)
+    hidden.directory.mkdir(parents=True, exist_ok=True)
+    (hidden.directory / "suite.yaml").write_text(f"commitment: sha256:{'5' * 64}\n")
+
+    page = client.get(address(site, "tasks/")).content.decode()
+
+    assert all(f"sha256:{suite.sha256}" in page for suite in site.suites)
+    assert page.count(f"secret <code>sha256:{'5' * 64}</code>") == 1
+
+
 def test_a_suite_whose_files_are_missing_leaves_the_page_standing(client: Client, site: Site) -> None:
     for file in (site.suites[0].directory / "data").iterdir():
         file.unlink()

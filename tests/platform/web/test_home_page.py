@@ -3,13 +3,16 @@
 import pytest
 import web_rows
 from django.test import Client
+from django.utils import timezone
 from web_rows import Site
 
+from tiltyard.leaderboards.refresh import refresh_all
 from tiltyard.submissions.states import RunState
 
 
 def test_it_shows_the_competition_with_its_phase_and_its_leader(client: Client, site: Site) -> None:
     web_rows.score(web_rows.make_run(site, "sharp", state=RunState.SCORED), 0.70, 0.60)
+    refresh_all(timezone.now())
 
     page = client.get("/").content.decode()
 

@@ -3,14 +3,17 @@
 import csv
 import io
 import re
+from datetime import timedelta
 
 import pytest
 import web_rows
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 from web_rows import Site
 
 from tiltyard.accounts.models import User
+from tiltyard.leaderboards.refresh import refresh
 from tiltyard.submissions.states import RunState
 
 
@@ -34,7 +37,7 @@ def ranked(site: Site) -> Site:
 def test_it_ranks_and_shows_every_score_with_its_interval(client: Client, ranked: Site) -> None:
     page = client.get(board(ranked)).content.decode()
 
-    rows = re.findall(r"<tr[ >].*?</tr>", page.split("<tbody>")[1], flags=re.DOTALL)
+    rows = re.findall(r"<tr[ >].*?</tr>", page.split("<tbody")[1], flags=re.DOTALL)
     assert ["steady" in rows[0], "memo" in rows[1], "base" in rows[2]] == [True, True, True]
     assert "69.0" in rows[0]
     assert "66.6 – 71.4" in rows[0]
@@ -42,11 +45,56 @@ def test_it_ranks_and_shows_every_score_with_its_interval(client: Client, ranked
     assert "Baseline" in rows[2]
 
 
-def test_only_the_large_gap_is_flagged(client: Client, ranked: Site) -> None:
-    table = client.get(board(ranked)).content.decode().split("<tbody>")[1].split("</tbody>")[0]
+def test_only_the_gap_beyond_the_baselines_is_flagged_and_says_by_how_much(client: Client, ranked: Site) -> None:
+    assert "chip bad" not in client.get(board(ranked)).content.decode()  # not computed yet
+    refresh(ranked.track, timezone.now())
 
-    assert table.count("Large gap") == 1
-    assert table.index("memo") < table.index("Large gap") < table.index("base")
+    table = client.get(board(ranked)).content.decode().split("<table")[1].split("</table>")[0]
+
+    assert table.count("Flagged</span>") == 1
+    assert table.index(">memo<") < table.index("Flagged</span>") < table.index(">base<")
+    assert re.search(r"loses \d\d\.\d points more than base", table)
+
+
+def test_groups_possible_ranks_and_what_the_board_can_tell(client: Client, ranked: Site) -> None:
+    same = web_rows.make_run(ranked, "steady", owner=participant("another"), state=RunState.SCORED)
+    web_rows.score(same, 0.70, 0.68)
+    assert "are being computed" in client.get(board(ranked)).content.decode()
+    refresh(ranked.track, timezone.now())
+
+    page = client.get(board(ranked)).content.decode()
+
+    assert "are being computed" not in page
+    assert page.count('<tbody class="tie-group">') == 3
+    assert "2 entries that cannot be told apart from steady" in page
+    assert page.count("1–2</small>") == 2
+    assert page.count("sure</small>") == 1  # memo; the baseline has no rank
+    assert re.search(r'<strong class="num">\d+\.\d<small> points', page)
+    assert "Told from five entries on" in page
+
+
+def test_win_rates_and_gaps_are_a_second_view(client: Client, ranked: Site) -> None:
+    refresh(ranked.track, timezone.now())
+
+    page = client.get(board(ranked) + "?view=duels").content.decode()
+
+    assert "Win rate</th>" in page
+    assert "over base</small>" in page
+    assert client.get(board(ranked) + "?view=others").status_code == 404
+
+
+def test_an_example_of_the_organisers_is_no_baseline(client: Client, ranked: Site) -> None:
+    ranked.competition.reference_baselines = ["base"]
+    ranked.competition.save()
+    shown = web_rows.make_run(ranked, "shown-off", owner=ranked.staff, is_baseline=True, state=RunState.SCORED)
+    web_rows.score(shown, 0.9, 0.2)
+    refresh(ranked.track, timezone.now())
+
+    rows = re.findall(r"<tr[ >].*?</tr>", client.get(board(ranked)).content.decode(), flags=re.DOTALL)
+    (row,) = [row for row in rows if "shown-off" in row]
+
+    assert "Example</span>" in row
+    assert "Flagged</span>" in row
 
 
 def test_the_plot_has_a_point_for_every_entry_and_the_diagonal(client: Client, ranked: Site) -> None:
@@ -85,6 +133,12 @@ def test_the_csv_holds_the_same_rows(client: Client, ranked: Site) -> None:
     assert response.headers["Content-Type"].startswith("text/csv")
     assert "attachment" in response.headers["Content-Disposition"]
     assert [row["name"] for row in rows] == ["steady", "memo", "base"]
+    assert (rows[1]["group"], rows[1]["flagged"]) == ("", "")
+    refresh(ranked.track, timezone.now())
+    response = client.get(ranked.competition.get_absolute_url() + "leaderboard.csv")
+    memo = list(csv.DictReader(io.StringIO(response.content.decode())))[1]
+    assert (memo["rank_low"], memo["rank_high"], memo["group"], memo["flagged"]) == ("2", "2", "2", "yes")
+    assert (memo["excess_over"], 0 < float(memo["win_rate"]) < 1) == ("base", True)
 
 
 def test_a_track_that_does_not_exist_is_not_found(client: Client, ranked: Site) -> None:
@@ -95,11 +149,12 @@ def test_a_track_that_does_not_exist_is_not_found(client: Client, ranked: Site) 
 def test_more_entries_do_not_mean_more_queries(
     client: Client, ranked: Site, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    client.get(board(ranked))
-    with django_assert_num_queries(6, exact=False) as first:
+    refresh(ranked.track, timezone.now())
+    with django_assert_num_queries(8, exact=False) as first:
         client.get(board(ranked))
     for number in range(12):
         run = web_rows.make_run(ranked, f"more-{number}", owner=participant(f"p{number}"), state=RunState.SCORED)
         web_rows.score(run, 0.4 + number / 100, 0.4)
+    refresh(ranked.track, timezone.now() + timedelta(minutes=1))
     with django_assert_num_queries(len(first)):
         client.get(board(ranked))

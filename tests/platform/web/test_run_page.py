@@ -3,10 +3,12 @@
 import pytest
 import web_rows
 from django.test import Client
+from eval_results import example_result
 from web_rows import Site
 
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import FailureReason, RunState
+from tiltyard.worker.failures import with_log_end
 
 
 @pytest.fixture
@@ -64,6 +66,30 @@ def test_scores_of_suites_and_tasks_are_public_once_scored(client: Client, score
     assert scored.image_digest in page
 
 
+def test_results_are_made_of_the_report_s_parts_and_tell_no_kinds_or_times_of_a_hidden_suite(
+    client: Client, scored: Run
+) -> None:
+    for result in scored.suite_results.all():
+        result.result = example_result().to_json()
+        result.save()
+        result.tasks.update(item_failures={"http_status": 3, "timeout": 1})
+
+    page = text(client, scored.get_absolute_url())
+
+    opened, hidden = (result for result in scored.suite_results.order_by("suite__order"))
+    first, second = page.index(f'id="suite-{opened.pk}"'), page.index(f'id="suite-{hidden.pk}"')
+    assert first < second
+    of_open, of_hidden = page[first:second], page[second:]
+    for part in (of_open, of_hidden):
+        assert "Answers by outcome" in part
+        assert '<svg class="stack-bar"' in part
+        assert '<td data-label="Faulty answers" class="right">4</td>' in part
+    assert "had another status than 200" in of_open
+    assert '<figure class="histogram">' in of_open
+    assert "Faulty responses" in of_hidden
+    assert not any(word in of_hidden for word in ("status than 200", "http_status", "timeout", "histogram", "Latency"))
+
+
 @pytest.mark.parametrize("state", [RunState.QUEUED, RunState.EVALUATING, RunState.FAILED, RunState.CANCELLED])
 @pytest.mark.parametrize("part", ["", "live/", "results/", "logs/", "samples/"])
 def test_a_run_without_a_score_does_not_exist_for_a_stranger(
@@ -96,6 +122,31 @@ def test_every_verdict_says_what_it_means_and_what_to_do(owner: Client, site: Si
     assert reason.label in page
     assert "It &lt;b&gt;broke&lt;/b&gt; at line 3." in page
     assert "Submit again" in page
+
+
+@pytest.mark.parametrize(
+    ("reason", "limit"),
+    [(FailureReason.START_TIMEOUT, "within 3 min."), (FailureReason.TIME_LIMIT, "allows: 7 min for")],
+)
+def test_a_verdict_about_time_names_the_tracks_limit(
+    owner: Client, site: Site, reason: FailureReason, limit: str
+) -> None:
+    site.track.limits |= {"start_s": 180, "evaluate_s": 420}
+    site.track.save()
+    run = web_rows.fail(web_rows.make_run(site, "racer", state=RunState.FAILED), reason, "It broke.")
+
+    assert limit in text(owner, run.get_absolute_url())
+
+
+def test_what_was_found_out_stands_apart_from_the_end_of_the_log(owner: Client, client: Client, site: Site) -> None:
+    run = web_rows.make_run(site, "racer", state=RunState.FAILED)
+    web_rows.fail(run, FailureReason.CRASHED, with_log_end("It ended with status 3.", "reading weights\n\nout of luck"))
+
+    page = text(owner, run.get_absolute_url())
+
+    assert '<p class="said">It ended with status 3.</p>' in page
+    assert "The log ends:\nreading weights\n\nout of luck</pre>" in page
+    assert "out of luck" not in text(client, run.get_absolute_url())
 
 
 def test_a_log_cannot_bring_markup_into_the_page(owner: Client, scored: Run) -> None:

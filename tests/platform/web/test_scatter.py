@@ -1,8 +1,11 @@
 """The plot's geometry, and numbers as the pages show them."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
-from tiltyard.web.scatter import BOTTOM, LEFT, RIGHT, TOP, Measured, plot
+from tiltyard.web.scatter import BOTTOM, LEFT, RIGHT, TOP, Measured, plot, with_own
 from tiltyard.web.templatetags.tiltyard_web import duration, gap_interval, interval, percent, signed_percent, size
 
 
@@ -43,6 +46,24 @@ def test_many_equal_points_still_get_a_place_each() -> None:
     assert len(plot([measured(0.5, 0.5)] * 200).points) == 200
 
 
+def test_in_a_crowd_a_name_without_room_is_left_to_the_tooltip() -> None:
+    points = plot([measured(0.5, 0.5, f"entry {number}") for number in range(24)]).points
+
+    shown = [(point.label_y, point.anchor) for point in points if point.label]
+    assert 6 < len(shown) < 24
+    assert len(set(shown)) == len(shown)
+
+
+def test_of_very_many_entries_the_plain_dots_are_one_path_and_ones_own_is_named() -> None:
+    entries = [replace(measured(0.2 + n / 5000, 0.3, f"entry {n}"), url=f"/runs/{n}/") for n in range(2000)]
+    drawn = plot(entries)
+    assert len(drawn.points) == 8
+    assert drawn.crowd.count("h0") <= 1992
+    assert len(drawn.crowd) < 40_000
+    assert [point.measured.label for point in with_own(drawn, [entries[700]]).points][-1] == "entry 700"
+    assert with_own(drawn, [entries[0]]).points == drawn.points, "it has its name already"
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0.0"), (0.6238, "62.4"), (1.0, "100.0"), (None, "–")])
 def test_percent(value: float | None, text: str) -> None:
     assert percent(value) == text
@@ -69,8 +90,8 @@ def test_size() -> None:
 
 
 def test_the_bar_of_a_gap_marks_zero_and_that_of_a_score_does_not() -> None:
-    score, gap = interval(0.5, 0.4, 0.6, "open")["bar"], gap_interval(0.0, -0.1, 0.1, False)["bar"]
+    score, gap = interval(0.5, 0.4, 0.6, "open"), gap_interval(0.0, -0.1, 0.1, False)
 
-    assert score.zero is None  # type: ignore[attr-defined]
-    assert gap.zero == gap.point  # type: ignore[attr-defined]
-    assert gap.low < gap.zero < gap.high  # type: ignore[attr-defined]
+    places = {name: float(x) for name, x in re.findall(r'class="bar-(zero|point|range)" x1="([\d.]+)"', gap)}
+    assert "bar-zero" not in score
+    assert places["range"] < places["zero"] == places["point"]

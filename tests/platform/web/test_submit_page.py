@@ -2,17 +2,22 @@
 
 import json
 import re
+import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import web_rows
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 from uploads_for_tests import context_archive
 from web_rows import Site
 
 from tiltyard.submissions.models import Artefact, Submission
+from tiltyard.uploads import files
+from tiltyard.uploads.models import Upload
 
 
 @pytest.fixture
@@ -48,8 +53,8 @@ def test_the_script_gets_the_address_of_the_run_as_json(owner: Client, site: Sit
 def test_the_page_states_limits_and_quota(owner: Client, site: Site) -> None:
     page = owner.get(address(site)).content.decode()
 
-    assert "at most 1 GiB" in page
-    assert 'data-limit-bytes="1073741824"' in page
+    assert "at most 50 GiB" in page
+    assert 'data-limit-bytes="53687091200"' in page
     assert "0 of 5" in page
     assert "15 min for each suite" in page
 
@@ -139,3 +144,51 @@ def test_it_takes_the_form_of_the_page(site: Site, archive: bytes) -> None:
 
     assert client.post(address(site), form(archive)).status_code == 403
     assert not Submission.objects.exists()
+
+
+def _complete_upload(site: Site, archive: Path) -> Upload:
+    upload = Upload.objects.create(
+        owner=site.owner,
+        competition=site.competition,
+        track=site.track,
+        filename="entry.tar.gz",
+        size_bytes=archive.stat().st_size,
+        state=Upload.State.HELD,
+        detail="You have used today's 5 submissions.",
+        expires_at=timezone.now() + timedelta(days=1),
+    )
+    files.create(upload.pk)
+    shutil.copy(archive, files.path_of(upload.pk))
+    return upload
+
+
+def test_an_upload_that_the_quota_held_back_is_handed_in_later(owner: Client, site: Site, tmp_path: Path) -> None:
+    upload = _complete_upload(site, context_archive(tmp_path / "entry.tar.gz"))
+    page = owner.get(f"/competitions/{site.competition.slug}/submit/").content.decode()
+    assert "Complete, but not handed in: You have used today&#x27;s 5 submissions." in page
+    response = owner.post(f"/competitions/{site.competition.slug}/uploads/{upload.pk}/hand-in/")
+    assert response.status_code == 302
+    assert response.headers["Location"].startswith("/runs/")
+    assert Submission.objects.get().original_filename == "entry.tar.gz"
+    assert files.offset_of(upload.pk) is None
+
+
+def test_a_held_upload_stays_held_while_the_quota_is_used(owner: Client, site: Site, tmp_path: Path) -> None:
+    site.competition.phases.update(ends_at=timezone.now() - timedelta(hours=1))
+    upload = _complete_upload(site, context_archive(tmp_path / "entry.tar.gz"))
+    owner.post(f"/competitions/{site.competition.slug}/uploads/{upload.pk}/hand-in/")
+    upload.refresh_from_db()
+    assert (upload.state, Submission.objects.count()) == (Upload.State.HELD, 0)
+    assert "no phase is open" in upload.detail
+
+
+def test_nobody_touches_anothers_upload(site: Site, tmp_path: Path) -> None:
+    upload = _complete_upload(site, context_archive(tmp_path / "entry.tar.gz"))
+    stranger = Client()
+    for act in ("hand-in", "discard"):
+        address = f"/competitions/{site.competition.slug}/uploads/{upload.pk}/{act}/"
+        assert "/accounts/login/" in stranger.post(address).headers["Location"]
+    stranger.force_login(site.stranger)
+    for act in ("hand-in", "discard"):
+        assert stranger.post(f"/competitions/{site.competition.slug}/uploads/{upload.pk}/{act}/").status_code == 404
+    assert files.offset_of(upload.pk) == upload.size_bytes

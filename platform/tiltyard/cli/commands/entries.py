@@ -1,18 +1,23 @@
 """`tiltyard submit`, `status`, `logs` and `cancel`: send an entry and follow its run."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltyard.cli.client import ApiClient, Document, counting
+from tiltyard.cli.client import ApiClient, Document
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.follow import follow, verdict_exit_code
 from tiltyard.cli.options import JsonOption, ServerOption, Session, TrackOption
 from tiltyard.cli.output import Output
 from tiltyard.cli.tables import run_summary, submissions_table
 from tiltyard.cli.targets import Upload, prepared_upload
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `tiltyard submit` printed it.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its end; the exit code is its verdict.")]
@@ -109,24 +114,33 @@ def cancel(run_id: RunArgument, server: ServerOption = None, json_mode: JsonOpti
 
 
 def _send(client: ApiClient, output: Output, upload: Upload, competition: str, track: str | None) -> Document:
-    with upload.path.open("rb") as file, ExitStack() as stack:
+    size_bytes = upload.path.stat().st_size
+    with ExitStack() as stack:
+        on_offset: Callable[[int], None] = _ignore
         if not output.error_console.is_terminal:
-            output.note(f"Uploading {upload.filename}, {upload.path.stat().st_size:,} bytes …")
-            return client.submit(competition, file, upload.filename, track)
-        from rich.progress import (  # noqa: PLC0415  rich is imported only when something is shown
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+            output.note(f"Uploading {upload.filename}, {size_bytes:,} bytes …")
+        else:
+            from rich.progress import (  # noqa: PLC0415  rich is imported only when something is shown
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
 
-        columns = ("Uploading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        bar = stack.enter_context(Progress(*columns, console=output.error_console))
-        task = bar.add_task("upload", total=upload.path.stat().st_size)
-        return client.submit(
-            competition, counting(file, lambda count: bar.advance(task, count)), upload.filename, track
-        )
+            columns = ("Uploading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            bar = stack.enter_context(Progress(*columns, console=output.error_console))
+            task = bar.add_task("upload", total=size_bytes)
+            on_offset = partial(_show, bar, task)
+        return client.submit(competition, upload.path, upload.filename, track, on_offset=on_offset, say=output.note)
+
+
+def _show(bar: "Progress", task: "TaskID", offset_bytes: int) -> None:
+    bar.update(task, completed=offset_bytes)
+
+
+def _ignore(_offset_bytes: int) -> None:
+    """Nobody watches."""
 
 
 def _check_size(path: Path, competition: Document) -> None:

@@ -13,6 +13,7 @@ from tiltyard.cli.options import JsonOption, ServerOption, Session, TrackOption
 from tiltyard.cli.plan import Plan, plan_from_bundle, plan_from_server, plan_from_suite
 from tiltyard.cli.results import Evaluation
 from tiltyard.cli.tables import evaluation_table
+from tiltyard_sandbox.manifest import ADAPTERS
 
 
 def evaluate(
@@ -35,7 +36,7 @@ def evaluate(
     ] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", metavar="UUID", help="Give the submission this GPU.")] = None,
     adapter: Annotated[
-        str, typer.Option("--adapter", help="For a URL: the wire protocol, openai or native.")
+        str, typer.Option("--adapter", help=f"For a URL: the wire protocol, {' or '.join(ADAPTERS)}.")
     ] = "openai",
     server: ServerOption = None,
     json_mode: JsonOption = False,
@@ -47,8 +48,8 @@ def evaluate(
     session = Session.open(server, json_mode=json_mode)
     if sum(source is not None for source in (competition, competition_dir, suite)) != 1:
         raise CliError("Say what to ask: exactly one of --competition SLUG, --competition-dir DIR or --suite DIR.")
-    if adapter not in {"openai", "native"}:
-        raise CliError(f"--adapter is openai or native, not {adapter!r}.")
+    if adapter not in ADAPTERS:
+        raise CliError(f"--adapter is {' or '.join(ADAPTERS)}, not {adapter!r}.")
     plan = _with_gpu(_plan(session, competition, track, competition_dir, suite), gpu)
     results_dir = _new_directory(out)
     evaluation = _run(session, target, plan, adapter, results_dir)

@@ -17,6 +17,7 @@ class SuiteResult(models.Model):
     repro_hash = models.CharField(max_length=80)
     wall_s = models.FloatField()
     result = models.JSONField()  # result.json, whole
+    signed = models.JSONField(null=True)  # its signed manifest; results from before there was one have none
 
     class Meta:
         ordering = ["suite__order"]

@@ -12,22 +12,26 @@ from tiltyard.competitions.models import Competition, Phase, Track
 
 
 class Artefact(models.Model):
-    """An uploaded file, immutable and named by its hash, so that the same upload is stored once."""
+    """An uploaded file, immutable and named by its hash, so that the same upload is stored once (see `stores`)."""
 
     class Kind(models.TextChoices):
         DOCKER_CONTEXT = "docker_context", "Archive with a Dockerfile"
         IMAGE_ARCHIVE = "image_archive", "Image archive"
+        IMAGE_REFERENCE = "image_reference", "Image in a registry"
 
     sha256 = models.CharField(max_length=64, unique=True)
     kind = models.CharField(max_length=16, choices=Kind.choices)
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # When somebody last handed it in; some time later it is removed, if no submission refers to it.
+    needed_at = models.DateTimeField(default=timezone.now, editable=False)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.sha256[:12]}"
 
     @property
     def path(self) -> Path:
+        """Where it is on the local disk, if that is the store."""
         return Path(settings.ARTEFACT_DIR) / self.sha256[:2] / self.sha256
 
 

@@ -1,29 +1,19 @@
 """Numbers, times and sizes as the pages show them."""
 
-from dataclasses import dataclass
-
 from django import template
-from django.utils.safestring import SafeString
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from tiltyard.submissions.states import RunState
 from tiltyard.submissions.uploads import human_size
 from tiltyard.web.markdown import render_markdown
+from tiltyard_eval.pieces import intervals as pieces
+from tiltyard_eval.pieces.text import signed
 
 register = template.Library()
 
-_BAR_LEFT = 3.0
-_BAR_WIDTH = 90.0
+_NOTHING = SafeString('<span class="muted">–</span>')
 _CHIPS = {RunState.SCORED: "good", RunState.FAILED: "bad", RunState.CANCELLED: "", RunState.QUEUED: ""}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """Where the parts of an interval bar lie, in the SVG's units."""
-
-    low: float
-    high: float
-    point: float
-    zero: float | None
 
 
 @register.filter
@@ -35,10 +25,7 @@ def percent(value: float | None) -> str:
 @register.filter
 def signed_percent(value: float | None) -> str:
     """-0.031 as "−3.1", 0.031 as "+3.1", with a real minus sign as wide as the plus."""
-    if value is None:
-        return "–"
-    text = f"{100 * value:+.1f}".replace("-", "−")
-    return text.lstrip("+−") if text in {"+0.0", "−0.0"} else text
+    return "–" if value is None else signed(value)
 
 
 @register.filter
@@ -73,32 +60,25 @@ def chip(state: str) -> str:
     return _CHIPS.get(RunState(state), "live")
 
 
-@register.inclusion_tag("web/_interval.html")
-def interval(value: float | None, low: float | None, high: float | None, tone: str) -> dict[str, object]:
-    """A score in percent with its bar from 0 to 100 and its bounds."""
-    if value is None or low is None or high is None:
-        return {"value": None}
-    return {"value": value, "low": low, "high": high, "tone": tone, "signed": False, "bar": _bar(value, low, high, 0.0)}
+@register.simple_tag
+def interval(value: float | None, low: float | None, high: float | None, tone: str) -> SafeString:
+    """A score in percent with its bar from 0 to 100 and its bounds; alone where the Ladder published it without."""
+    if value is None:
+        return _NOTHING
+    if low is None or high is None:
+        return format_html(
+            '<span class="interval tone-{}"><strong>{}</strong>'
+            '<small title="Shown only when it rises by a whole step, and rounded">stepwise</small></span>',
+            tone,
+            percent(value),
+        )
+    return mark_safe(pieces.interval(value, low, high, tone))  # noqa: S308  made of numbers
 
 
-@register.inclusion_tag("web/_interval.html")
-def gap_interval(value: float | None, low: float | None, high: float | None, is_large: bool) -> dict[str, object]:
+@register.simple_tag
+def gap_interval(value: float | None, low: float | None, high: float | None, is_large: bool) -> SafeString:
     """A difference of scores with its bar from −25 to +75 points, zero marked; larger ones end at the edge."""
     if value is None or low is None or high is None:
-        return {"value": None}
+        return _NOTHING
     tone = "large" if is_large else "gap"
-    return {
-        "value": value,
-        "low": low,
-        "high": high,
-        "tone": tone,
-        "signed": True,
-        "bar": _bar(value, low, high, -0.25),
-    }
-
-
-def _bar(value: float, low: float, high: float, start: float) -> Bar:
-    def place(number: float) -> float:
-        return round(_BAR_LEFT + _BAR_WIDTH * min(max(number - start, 0.0), 1.0), 2)
-
-    return Bar(place(low), place(high), place(value), place(0.0) if start < 0 else None)
+    return mark_safe(pieces.difference(value, low, high, tone, start=-0.25))  # noqa: S308  made of numbers

@@ -1,5 +1,6 @@
 """A competition's pages: overview, tasks, rules, dates, and the participant's own submissions there."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.contrib.auth.decorators import login_required
@@ -7,18 +8,20 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 
-from tiltyard.competitions.models import Competition
+from tiltyard.competitions.models import Competition, Phase
 from tiltyard.submissions.quota import quota_for
 from tiltyard.web.access import signed_in_user, visible_competition
 from tiltyard.web.suite_table import families, ranking_shares, sample_questions
-from tiltyard.web.views.submissions import own_runs
+from tiltyard.web.views.submissions import own_runs, page_of_runs
 
 OVERVIEW, RULES = "overview", "rules"
 
 
-def frame(competition: Competition, tab: str, now: datetime) -> dict[str, object]:
+def frame(
+    competition: Competition, tab: str, now: datetime, phases: Sequence[Phase] | None = None
+) -> dict[str, object]:
     """What the band above every page of a competition needs."""
-    phases = list(competition.phases.all())
+    phases = list(competition.phases.all()) if phases is None else phases
     return {
         "competition": competition,
         "tab": tab,
@@ -90,12 +93,12 @@ def my_submissions(request: HttpRequest, slug: str) -> HttpResponse:
     if user is None:
         raise Http404
     now = timezone.now()
-    runs = own_runs(user).filter(submission__competition=competition)
+    page = page_of_runs(own_runs(user).filter(submission__competition=competition), request.GET.get("page"), now)
     context = frame(competition, "submissions", now)
     return render(
         request,
         "competition/submissions.html",
-        context | {"runs": runs, "quota": quota_for(user, competition, now)},
+        context | {"page": page, "runs": page.object_list, "quota": quota_for(user, competition, now)},
     )
 
 

@@ -4,26 +4,30 @@ import uuid
 from datetime import datetime
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.db.models import Prefetch, Q
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from tiltyard.submissions.models import Run
+from tiltyard.leaderboards.board import statistics_of_run
+from tiltyard.leaderboards.feedback import shown_results
+from tiltyard.leaderboards.figures import resources_of
+from tiltyard.submissions.models import Run, TaskResult
 from tiltyard.submissions.states import RunState
-from tiltyard.web.access import may_see_private, private_run, visible_run
+from tiltyard.web.access import is_staff, may_see_private, private_run, visible_run
 from tiltyard.web.timeline import elapsed_s, stages
-from tiltyard.web.verdicts import advice_for
-from tiltyard.web.views.leaderboard import LARGE_GAP
+from tiltyard.web.verdicts import verdict_of
 from tiltyard.web.views.samples import open_samples
 
 STOP_POLLING = 286  # htmx: take the content, ask no more
+_TASKS = TaskResult.objects.defer("item_scores")
 
 
 @require_GET
 def run_page(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
     run = visible_run(request, run_id)
-    context = _live(request, run, timezone.now()) | _results(run)
+    context = _live(request, run, timezone.now()) | _results(request, run)
     return render(request, "run/page.html", context)
 
 
@@ -44,7 +48,7 @@ def live(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
 def results(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
     """Scores and verdict, asked for once when the run is over."""
     run = visible_run(request, run_id)
-    return render(request, "run/_results.html", _live(request, run, timezone.now()) | _results(run))
+    return render(request, "run/_results.html", _live(request, run, timezone.now()) | _results(request, run))
 
 
 @require_GET
@@ -56,6 +60,16 @@ def logs(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
         return render(request, "run/logs.html", context)
     status = STOP_POLLING if run.is_final else 200
     return render(request, "run/_logs.html", {"run": run}, status=status)
+
+
+@require_GET
+def manifest(request: HttpRequest, run_id: uuid.UUID, suite: str) -> JsonResponse:
+    """The signed manifest of one suite's score, for whoever may see the run."""
+    results = shown_results(visible_run(request, run_id), timezone.now(), is_organiser=is_staff(request))
+    found = get_object_or_404(results.exclude(signed=None), suite__name=suite)
+    response = JsonResponse(found.signed, json_dumps_params={"indent": 2})
+    response.headers["Content-Disposition"] = f'attachment; filename="{found.suite.name}.manifest.json"'
+    return response
 
 
 @require_POST
@@ -80,23 +94,26 @@ def _live(request: HttpRequest, run: Run, now: datetime) -> dict[str, object]:
         "is_private_view": may_see_private(request, run),
         "may_cancel": may_see_private(request, run) and not run.is_final,
         "queued_before": _queued_before(run) if run.state == RunState.QUEUED else None,
-        "advice": advice_for(run.failure_reason),
+        "verdict": verdict_of(run),
+        "used": resources_of(run) if run.is_final else [],
     }
 
 
-def _results(run: Run) -> dict[str, object]:
+def _results(request: HttpRequest, run: Run) -> dict[str, object]:
     if run.state != RunState.SCORED:
         return {}
+    now, is_organiser = timezone.now(), is_staff(request)
+    results = shown_results(run, now, is_organiser=is_organiser)
+    found = statistics_of_run(run, now, is_organiser=is_organiser)
     return {
-        "suite_results": run.suite_results.select_related("suite").prefetch_related("tasks"),
+        "suite_results": results.defer("result").prefetch_related(Prefetch("tasks", _TASKS)),
         "has_samples": open_samples(run).exists(),
-        "is_large_gap": run.gap_low is not None and run.gap_low > LARGE_GAP,
+        "is_large_gap": bool(found and found.excess and found.excess.flagged),
     }
 
 
 def _queued_before(run: Run) -> int:
-    return (
-        Run.objects.claimable()
-        .filter(submission__track__queue=run.submission.track.queue, queued_at__lt=run.queued_at)
-        .count()
-    )
+    """How many runs of its queue are taken before this one, as things are now; see RunQuerySet.in_turn."""
+    same = Q(priority=run.priority)
+    sooner = Q(turn__lt=run.turn) | Q(turn=run.turn, queued_at__lt=run.queued_at)
+    return Run.objects.claimable().filter(Q(priority__gt=run.priority) | (same & sooner), queue=run.queue).count()

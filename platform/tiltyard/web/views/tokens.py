@@ -1,5 +1,7 @@
 """A participant's API tokens: make one, see its text once, revoke it."""
 
+from datetime import timedelta
+
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -12,10 +14,30 @@ from tiltyard.accounts.models import ApiToken
 from tiltyard.web.access import signed_in_user
 
 _TOKENS_MAX = 20
+_DAYS = [("30", "30 days"), ("90", "90 days"), ("365", "a year"), ("", "no end")]
+_DAYS_DEFAULT = "90"
 
 
 class TokenForm(forms.Form):
     name = forms.CharField(max_length=80, label="Name", help_text="Where you will use it, such as “laptop”.")
+    scope = forms.ChoiceField(
+        choices=ApiToken.Scope.choices, label="It may", required=False, initial=ApiToken.Scope.SUBMIT
+    )
+    days = forms.ChoiceField(choices=_DAYS, label="It works for", required=False, initial=_DAYS_DEFAULT)
+
+    def issue(self, request: HttpRequest) -> str:
+        """The text of a new token with what the form says; what it leaves out is as the empty form shows it."""
+        user = signed_in_user(request)
+        if user is None:
+            raise Http404
+        days = self.cleaned_data["days"] if "days" in self.data else _DAYS_DEFAULT
+        _, text = ApiToken.issue(
+            user,
+            self.cleaned_data["name"],
+            scope=self.cleaned_data["scope"] or ApiToken.Scope.SUBMIT,
+            lifetime=timedelta(days=int(days)) if days else None,
+        )
+        return text
 
 
 @login_required
@@ -32,7 +54,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
         if user.api_tokens.count() >= _TOKENS_MAX:
             form.add_error("name", f"You have {_TOKENS_MAX} tokens, which is the most. Revoke one that you do not use.")
         else:
-            _, text = ApiToken.issue(user, form.cleaned_data["name"])
+            text = form.issue(request)
             form = TokenForm()
     return render(request, "account/tokens.html", {"form": form, "tokens": user.api_tokens.all(), "new_token": text})
 

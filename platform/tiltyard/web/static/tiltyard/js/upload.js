@@ -1,4 +1,5 @@
-// Sends the submit form with progress. Without this file the form is posted the ordinary way.
+// Sends the submit form with progress: a small file in one request, a large one in pieces (tus) that survive a broken
+// connection, a reload and a restart of the server. Without this file the form is posted the ordinary way.
 const form = document.getElementById("submit-form");
 const input = document.getElementById("file");
 const drop = document.getElementById("drop");
@@ -12,6 +13,10 @@ const rate = document.getElementById("upload-rate");
 const sendButton = document.getElementById("send");
 const stopButton = document.getElementById("stop-upload");
 const limitBytes = Number(form.dataset.limitBytes);
+const singleRequestBytes = Number(form.dataset.singleRequestBytes);
+const pieceBytes = 64 * 2 ** 20; // below what proxies refuse, and little to send again
+const retryDelaysMs = [0, 1000, 3000, 5000, 10000, 20000, 30000, 30000, 60000];
+const checkWaitMs = 30 * 60 * 1000; // large files take minutes, and others may come first
 const emptyText = chosen.textContent;
 let request = null;
 
@@ -24,6 +29,12 @@ const size = (bytes) => {
     unit += 1;
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+};
+
+const duration = (seconds) => {
+  if (seconds < 60) return `${Math.ceil(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 };
 
 const showError = (text) => {
@@ -60,13 +71,19 @@ const fail = (text) => {
   showError(text);
 };
 
-const answer = (xhr) => {
-  let body = null;
+const sessionEnded =
+  "Your session has ended. Sign in in another tab, load this page again, and submit once more: the upload goes on where it stopped.";
+
+const parsed = (text) => {
   try {
-    body = JSON.parse(xhr.responseText);
+    return JSON.parse(text);
   } catch {
-    // an HTML page: the sign-in form or an error page
+    return null; // an HTML page: the sign-in form or an error page
   }
+};
+
+const answer = (xhr) => {
+  const body = parsed(xhr.responseText);
   if (xhr.status === 201 && body?.url) {
     window.location.assign(body.url);
   } else if (body?.detail) {
@@ -78,33 +95,136 @@ const answer = (xhr) => {
   }
 };
 
-const send = () => {
+// Progress and, from what came since `start`, the rate.
+const shower = (startBytes) => {
   const started = performance.now();
+  return (loaded, total) => {
+    bar.max = total;
+    bar.value = loaded;
+    const perSecond = (loaded - startBytes) / Math.max((performance.now() - started) / 1000, 0.001);
+    const rest = perSecond > 0 ? ` · ${duration((total - loaded) / perSecond)} left` : "";
+    rate.textContent = `${size(loaded)} of ${size(total)} · ${size(perSecond)}/s${rest}`;
+  };
+};
+
+const begin = () => {
+  status.textContent = "Uploading…";
+  rate.textContent = "";
+  bar.value = 0;
+  setSending(true);
+};
+
+const showChecking = () => {
+  status.textContent = "Uploaded. Checking the archive…";
+  bar.removeAttribute("value");
+};
+
+const sendAtOnce = () => {
   request = new XMLHttpRequest();
   request.open("POST", form.action);
   request.setRequestHeader("Accept", "application/json");
+  const show = shower(0);
   request.upload.addEventListener("progress", (event) => {
-    if (!event.lengthComputable) return;
-    bar.max = event.total;
-    bar.value = event.loaded;
-    const perSecond = event.loaded / Math.max((performance.now() - started) / 1000, 0.001);
-    rate.textContent = `${size(event.loaded)} of ${size(event.total)} · ${size(perSecond)}/s`;
+    if (event.lengthComputable) show(event.loaded, event.total);
   });
-  request.upload.addEventListener("load", () => {
-    status.textContent = "Uploaded. Checking the archive…";
-    bar.removeAttribute("value");
-  });
+  request.upload.addEventListener("load", showChecking);
   const current = request;
   request.addEventListener("load", () => answer(current));
   request.addEventListener("error", () =>
     fail("The connection broke before the upload was complete. Nothing was handed in; your choice is still here.")
   );
   request.addEventListener("abort", () => fail("The upload was stopped. Nothing was handed in."));
-  status.textContent = "Uploading…";
-  rate.textContent = "";
-  bar.value = 0;
-  setSending(true);
+  begin();
   request.send(new FormData(form));
+};
+
+// Asks what became of the complete file until the server has looked at it.
+const waitForCheck = async (place) => {
+  showChecking();
+  const deadline = performance.now() + checkWaitMs;
+  for (let misses = 0; misses < retryDelaysMs.length; ) {
+    if (performance.now() > deadline) {
+      fail(
+        "The server has the whole file, but has not checked it yet. Nothing has to be sent again: load this page again " +
+          "later, and hand the file in under Unfinished uploads, or look under My submissions. If it stays so, tell the organisers."
+      );
+      return;
+    }
+    const response = await fetch(place, { headers: { Accept: "application/json" } }).catch(() => null);
+    const body = response && parsed(await response.text());
+    if (body?.state === "accepted") {
+      window.location.assign(body.path);
+      return;
+    }
+    if (response?.status === 401) {
+      fail(sessionEnded);
+      return;
+    }
+    if (body && body.state !== "checking" && body.state !== "receiving") {
+      fail(body.detail || "The server refused the file.");
+      return;
+    }
+    if (!body) misses += 1;
+    await new Promise((resolve) => setTimeout(resolve, body ? 400 : retryDelaysMs[Math.min(misses, 5)]));
+  }
+  fail("The server has the whole file, but does not answer. Look under My submissions in a few minutes.");
+};
+
+const sendInPieces = async (file) => {
+  const track = form.querySelector("input[name=track]:checked").value;
+  const { competition } = form.dataset;
+  let show = null;
+  const upload = new window.tus.Upload(file, {
+    endpoint: form.dataset.uploads,
+    chunkSize: pieceBytes,
+    retryDelays: retryDelaysMs,
+    removeFingerprintOnSuccess: true,
+    metadata: { competition, track, filename: file.name },
+    fingerprint: async () => ["tiltyard", competition, track, file.name, file.size, file.lastModified].join("|"),
+    onShouldRetry: (error) => {
+      const code = error.originalResponse?.getStatus() ?? 0;
+      const willRetry = code === 0 || code === 408 || code === 409 || code === 423 || code >= 500;
+      if (willRetry) status.textContent = "The connection broke. Going on in a moment…";
+      return willRetry;
+    },
+    onProgress: (loaded, total) => {
+      show ??= shower(loaded);
+      status.textContent = "Uploading…";
+      show(loaded, total);
+    },
+    onSuccess: () => {
+      request = null;
+      waitForCheck(upload.url);
+    },
+    onError: (error) => {
+      const response = error.originalResponse;
+      if (response?.getStatus() === 401) fail(sessionEnded);
+      else
+        fail(
+          parsed(response?.getBody() ?? "")?.detail ??
+            "The connection broke, and the server cannot be reached. Submit the same file again: the upload goes on where it stopped."
+        );
+    },
+  });
+  request = {
+    abort: async () => {
+      await upload.abort();
+      fail("The upload was stopped. Submit the same file again to go on where it stopped.");
+    },
+  };
+  begin();
+  const [earlier] = await upload.findPreviousUploads();
+  if (earlier) {
+    status.textContent = "Going on with the upload…";
+    upload.resumeFromPreviousUpload(earlier);
+  }
+  upload.start();
+};
+
+const send = () => {
+  const file = input.files[0];
+  if (file.size > singleRequestBytes) sendInPieces(file);
+  else sendAtOnce();
 };
 
 form.addEventListener("submit", (event) => {

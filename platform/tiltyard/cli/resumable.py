@@ -1,0 +1,276 @@
+"""Sending a large file in pieces (tus 1.0.0), each with a checksum, past broken connections and restarts.
+
+Where an upload stands is the server's to say; which upload a file belongs to is remembered in the cache folder, by
+server, competition, track and the file's path, size and time. So the same command, given again, goes on where the last
+one stopped. The checksum that goes with a piece is the SHA-256 of the file up to the piece's end: the file is read and
+hashed once, while it is sent, and the last piece's is that of the whole.
+"""
+
+import base64
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Final, Self
+
+import httpx
+
+from tiltyard.cli.errors import CliError, ExitCode
+from tiltyard.cli.upload_memory import UploadMemory
+
+SINGLE_REQUEST_BYTES_MAX: Final = 8 << 20  # what is smaller goes in one request
+PIECE_BYTES: Final = 64 << 20  # two of them are in memory
+_BLOCK_BYTES: Final = 256 << 10
+_ATTEMPTS_MAX: Final = 14  # without a byte of progress between them; almost two minutes in all
+_DAMAGED_MAX: Final = 5  # pieces of one file; more is no accident of the line
+_PAUSE_MIN_S: Final = 0.1
+_PAUSE_MAX_S: Final = 30.0
+_PAUSE_GROWTH: Final = 1.6
+_CHECK_PAUSE_S: Final = 0.3
+_CHECK_WAIT_S: Final = 30 * 60.0  # 50 GB are read and unpacked in some minutes, and other files may come first
+_LOCATION: Final = re.compile(r"/uploads/[0-9a-f-]{36}")
+_TUS: Final = {"Tus-Resumable": "1.0.0"}
+_DAMAGED: Final = 460
+_PASSING: Final = {408, 409, 423, 425, 429, _DAMAGED, 500, 502, 503, 504}
+
+Document = dict[str, object]
+Refusal = Callable[[httpx.Response, str], CliError]
+
+
+class ResumableUpload:
+    """One file on its way to one track."""
+
+    def __init__(self, http: httpx.Client, server: str, refusal: Refusal, say: Callable[[str], None]) -> None:
+        """`refusal` words an answer that is none; `say` is told of pauses."""
+        self._http = http
+        self._server = server
+        self._refusal = refusal
+        self._say = say
+        self._damaged = 0
+
+    def send(self, path: Path, metadata: dict[str, str], on_offset: Callable[[int], None]) -> Document:
+        """Upload the whole file and wait until the server has checked it.
+
+        Args:
+            path: Read once, while it is sent; must not change meanwhile.
+            metadata: `competition`, `filename` and, optionally, `track`.
+            on_offset: Told how many bytes the server has.
+
+        Raises:
+            CliError: When the server refuses the file or stays away.
+        """
+        size_bytes = path.stat().st_size
+        memory = UploadMemory(
+            f"{self._server} {metadata['competition']} {metadata.get('track', '')}", path, piece_bytes=PIECE_BYTES
+        )
+        place, offset = self._resumed(memory, size_bytes) or (self._created(size_bytes, metadata, memory), 0)
+        on_offset(offset)
+        attempts = 0
+        with _Pieces(path, size_bytes, memory) as pieces:
+            while offset < size_bytes:
+                reached, trouble = self._send_piece(pieces.at(offset), place, offset)
+                attempts = 0 if reached > offset else attempts + 1
+                offset = reached
+                on_offset(offset)
+                if trouble:
+                    self._pause(trouble, attempts, f"{offset:,} of {size_bytes:,} bytes are at the server")
+        document = self._checked(place)
+        memory.forget()
+        return document
+
+    def _resumed(self, memory: UploadMemory, size_bytes: int) -> tuple[str, int] | None:
+        """The upload that an earlier call began, if the server still has it."""
+        place = memory.place
+        if not _LOCATION.fullmatch(place):
+            return None
+        try:
+            response = self._http.head(f"{self._server}{place}", headers=_TUS)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+        if response.status_code != 200 or response.headers.get("upload-length") != str(size_bytes):
+            memory.forget()
+            return None
+        offset = _offset(response)
+        if offset:
+            self._say(f"Going on at byte {offset:,}: the rest is at the server.")
+        return place, offset
+
+    def _created(self, size_bytes: int, metadata: dict[str, str], memory: UploadMemory) -> str:
+        words = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in metadata.items())
+        headers = {**_TUS, "Upload-Length": str(size_bytes), "Upload-Metadata": words}
+        try:
+            response = self._http.post(f"{self._server}/uploads/", headers=headers)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+        if response.status_code != 201:
+            raise self._refusal(response, "the upload")
+        place = str(response.headers.get("location", ""))
+        if not _LOCATION.fullmatch(place):  # the token travels with each piece: to this server and no other
+            raise CliError(
+                "The server named no place for the upload. Update `tiltyard` or the server.", ExitCode.PLATFORM
+            )
+        memory.keep(place)
+        return place
+
+    def _pause(self, trouble: str, attempts: int, standing: str) -> None:
+        """Wait before the next attempt. Raises CliError when there were enough."""
+        if attempts >= _ATTEMPTS_MAX:
+            raise CliError(f"{trouble} {standing}: give the same command again to send the rest.", ExitCode.UNREACHABLE)
+        pause_s = _pause_s(attempts)
+        self._say(f"{trouble} Trying again in {pause_s:.1f} s; nothing is lost.")
+        time.sleep(pause_s)
+
+    def _send_piece(self, piece: "_Piece", place: str, offset: int) -> tuple[int, str]:
+        """Send one piece: where the upload stands then, and what went wrong on the way, or an empty text."""
+        headers = _TUS | {
+            "Content-Type": "application/offset+octet-stream",
+            "Content-Length": str(len(piece.content)),
+            "Upload-Offset": str(offset),
+            "Upload-Prefix-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(piece.prefix_sha256)).decode()}:",
+        }
+        try:
+            response = self._http.patch(f"{self._server}{place}", headers=headers, content=_blocks(piece.content))
+            if response.status_code == 204:
+                return _offset(response), ""
+            if response.status_code not in _PASSING:
+                raise self._refusal(response, "the upload")
+            self._damaged += response.status_code == _DAMAGED
+            if self._damaged > _DAMAGED_MAX:
+                raise CliError("The file changes while it is sent, or the line damages it. Send it again.")
+            trouble = f"The server answered with status {response.status_code}."
+        except httpx.TransportError as error:
+            trouble = f"The connection broke ({error or type(error).__name__})."
+        return self._standing(place, offset), trouble
+
+    def _standing(self, place: str, offset: int) -> int:
+        """What the server has by now; what was known before, when it does not answer."""
+        try:
+            response = self._http.head(f"{self._server}{place}", headers=_TUS)
+        except httpx.TransportError:
+            return offset
+        if response.status_code in {404, 410}:
+            raise CliError("The server has ended this upload. Give the command again to start anew.", ExitCode.REFUSED)
+        return _offset(response) if response.status_code == 200 else offset
+
+    def _checked(self, place: str) -> Document:
+        """What became of the complete file, once the server has looked at it.
+
+        A file that is held may be so since an earlier call: the server is asked once to try again.
+        """
+        attempts = 0
+        is_held = False
+        deadline = time.monotonic() + _CHECK_WAIT_S
+        while attempts < _ATTEMPTS_MAX and time.monotonic() < deadline:
+            try:
+                url = f"{self._server}{place}"
+                response = self._http.post(url, headers=_TUS) if is_held else self._http.get(url)
+            except httpx.TransportError:
+                attempts += 1
+                time.sleep(_pause_s(attempts))
+                continue
+            if response.status_code != 200:
+                raise self._refusal(response, "the upload")
+            found: Document = response.json()
+            state = found.get("state")
+            if state == "accepted":
+                return found
+            if state == "held" and not is_held:
+                is_held = True
+                continue
+            if state not in {"checking", "receiving"}:
+                raise CliError(str(found.get("detail") or "The server refused the file."), ExitCode.USAGE, status=422)
+            time.sleep(_CHECK_PAUSE_S)
+        is_away = attempts >= _ATTEMPTS_MAX
+        trouble = "does not answer" if is_away else f"has not checked it within {_CHECK_WAIT_S / 60:.0f} minutes"
+        raise CliError(
+            f"{self._server} has the whole file, but {trouble}. Nothing has to be sent again: `tiltyard status` will "
+            "list the run, and the same command asks again. If it stays so, tell the organisers.",
+            ExitCode.UNREACHABLE,
+        )
+
+    def _unreachable(self, error: httpx.TransportError) -> CliError:
+        return CliError(
+            f"The server {self._server} cannot be reached ({error or type(error).__name__}). Check that it runs.",
+            ExitCode.UNREACHABLE,
+        )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    content: memoryview
+    prefix_sha256: str  # of the file up to the piece's end
+
+
+class _Pieces:
+    """The file's pieces; while one is sent, a thread reads and hashes the next.
+
+    They end at whole multiples of PIECE_BYTES, wherever they begin, so that each end is hashed once.
+    """
+
+    def __init__(self, path: Path, size_bytes: int, memory: UploadMemory) -> None:
+        self._path = path
+        self._size_bytes = size_bytes
+        self._memory = memory
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._next: tuple[int, Future[_Piece]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def at(self, offset: int) -> _Piece:
+        """The piece that starts there."""
+        ahead, self._next = self._next, None
+        if ahead is None or ahead[0] != offset:
+            ahead = offset, self._thread.submit(self._read, offset)
+        piece = ahead[1].result()
+        following = offset + len(piece.content)
+        if following < self._size_bytes:
+            self._next = following, self._thread.submit(self._read, following)
+        return piece
+
+    def _read(self, offset: int) -> _Piece:
+        start, end = offset - offset % PIECE_BYTES, self._end_after(offset)
+        with self._path.open("rb", buffering=0) as file:
+            while self._memory.hashed_bytes < start:  # an earlier call sent this, and could not put its hash aside
+                behind = self._memory.hashed_bytes
+                self._memory.hash(self._content(file, behind, self._end_after(behind)))
+            if self._memory.hashed_bytes < end:
+                content = self._content(file, start, end)
+                self._memory.hash(content)
+                content = content[offset - start :]
+            else:
+                content = self._content(file, offset, end)
+        return _Piece(content, self._memory.sha256_at(end))
+
+    def _end_after(self, offset: int) -> int:
+        return min(offset - offset % PIECE_BYTES + PIECE_BYTES, self._size_bytes)
+
+    def _content(self, file: FileIO, start: int, end: int) -> memoryview:
+        content = bytearray(end - start)
+        file.seek(start)
+        if file.readinto(content) != len(content):
+            raise CliError(f"{self._path} became shorter while it was being sent. Send it again.")
+        return memoryview(content)
+
+
+def _blocks(content: memoryview) -> Iterator[bytes]:
+    """Small ones: the HTTP library copies what is left of a block each time the socket has taken a part of it."""
+    for start in range(0, len(content), _BLOCK_BYTES):
+        yield bytes(content[start : start + _BLOCK_BYTES])
+
+
+def _pause_s(attempts: int) -> float:
+    return min(_PAUSE_MAX_S, _PAUSE_MIN_S * _PAUSE_GROWTH**attempts)
+
+
+def _offset(response: httpx.Response) -> int:
+    text = response.headers.get("upload-offset", "")
+    if not text.isdecimal():
+        raise CliError("The server does not say how much has arrived. Is it a Tiltyard server?", ExitCode.PLATFORM)
+    return int(text)

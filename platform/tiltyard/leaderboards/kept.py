@@ -1,0 +1,154 @@
+"""Boards that are kept in the process, so that a page of a large one costs no more than one of a small one.
+
+A board is kept under the key of everything that it is made from (`keys.py`, and the statistics' own fingerprint), which
+is read anew for each request: it is shown for as long as it is right, and what is withheld from a viewer has another
+key. Only what no key names, a participant's new name, may be up to AGE_MAX_S old. When a board has changed, the first
+who asks makes it anew, and who asks meanwhile is shown the one before, if what may be shown is the same.
+
+What is made of a board, such as the rows of its page, is kept with it (`Kept.made`) and goes with it.
+"""
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from tiltyard.competitions.models import Competition, Phase, Suite, Track
+from tiltyard.leaderboards.board import Board, board_of
+from tiltyard.leaderboards.feedback import Feedback, feedback_in, feedback_now
+from tiltyard.leaderboards.keys import board_key
+from tiltyard.leaderboards.models import BoardStatistics
+
+# In all boards of one process together: 3 KB each, 90 MB. With fewer than the site has, boards push each other out, and
+# making one of two thousand entries anew takes a quarter of a second.
+ENTRIES_MAX: Final = 30_000
+AGE_MAX_S: Final = 60.0
+WAIT_S: Final = 2.0  # for who makes the board anew, before one makes it oneself
+_MADE_MAX: Final = 40  # parts of one board, up to 100 KB each
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A board under its key, with what was made of it."""
+
+    key: str
+    board: Board
+    kept_at: float
+    _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def made(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, kept under this name; nothing in it may depend on who looks at it."""
+        with contextlib.suppress(KeyError):  # another thread may clear them at any moment
+            found: T = self._made[name]
+            return found
+        made = make()
+        if len(self._made) >= _MADE_MAX:
+            self._made.clear()
+        self._made[name] = made
+        return made
+
+
+class _Shelf:
+    """The boards of this process, the least recently used of which go first. One for each track and feedback."""
+
+    def __init__(self) -> None:
+        self._boards: OrderedDict[tuple[int, str], Kept] = OrderedDict()
+        self._lock = threading.Lock()
+        self._makers: dict[tuple[int, str], threading.Lock] = {}
+
+    def get(self, place: tuple[int, str], key: str, make: Callable[[], Board]) -> Kept:
+        found = self._look(place)
+        if found is not None and found.key == key and time.monotonic() - found.kept_at < AGE_MAX_S:
+            return found
+        maker = self._maker(place)
+        is_mine = maker.acquire(blocking=False)
+        if not is_mine and found is not None and found.key.partition(" ")[0] == key.partition(" ")[0]:
+            return found  # somebody is making the new one
+        if not is_mine:
+            is_mine = maker.acquire(timeout=WAIT_S)
+            found = self._look(place)
+            if found is not None and found.key == key:
+                if is_mine:
+                    maker.release()
+                return found
+        try:
+            return self._put(place, Kept(key, make(), time.monotonic()))
+        finally:
+            if is_mine:
+                maker.release()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._boards.clear()
+
+    def _look(self, place: tuple[int, str]) -> Kept | None:
+        with self._lock:
+            if place in self._boards:
+                self._boards.move_to_end(place)
+            return self._boards.get(place)
+
+    def _maker(self, place: tuple[int, str]) -> threading.Lock:
+        with self._lock:
+            return self._makers.setdefault(place, threading.Lock())
+
+    def _put(self, place: tuple[int, str], kept: Kept) -> Kept:
+        with self._lock:
+            self._boards[place] = kept
+            self._boards.move_to_end(place)
+            while (
+                len(self._boards) > 1 and sum(1 + len(one.board.entries) for one in self._boards.values()) > ENTRIES_MAX
+            ):
+                self._boards.popitem(last=False)
+        return kept
+
+
+_shelf = _Shelf()
+
+
+def forget_all() -> None:
+    """Have every board made anew."""
+    _shelf.clear()
+
+
+def kept_board(
+    competition: Competition,
+    track: Track,
+    *,
+    now: datetime,
+    is_organiser: bool = False,
+    suites: Sequence[Suite] | None = None,
+    phases: Sequence[Phase] | None = None,
+) -> Kept:
+    """The board as `board.leaderboard` makes it, in two queries at most when it is kept.
+
+    `competition` and `track` must have been read for this request. Who has read all phases or the active suites in
+    their order already may pass them.
+    """
+    if suites is None:
+        suites = list(competition.suites.filter(is_active=True).order_by("order"))
+    if phases is None:
+        feedback = feedback_now(competition, now, is_organiser=is_organiser)
+    else:
+        feedback = feedback_in(competition, phases, now, is_organiser=is_organiser)
+    track.competition = competition
+    key = f"{feedback}:{_config(track, suites)} {board_key(track, suites, feedback)} {_statistics(track, feedback)}"
+    return _shelf.get((track.pk, feedback), key, lambda: board_of(competition, track, suites, feedback, now))
+
+
+def _config(track: Track, suites: Sequence[Suite]) -> str:
+    """The part of the key that does not change with the rows: while it is the same, so is what may be shown."""
+    return board_key(
+        Track(pk=track.pk, competition=track.competition, columns=track.columns, rank_by=track.rank_by), suites, ""
+    )
+
+
+def _statistics(track: Track, feedback: Feedback) -> str:
+    if feedback != Feedback.FULL:
+        return ""
+    found = BoardStatistics.objects.filter(track=track).values_list("fingerprint", "computed_at").first()
+    return f"{found[0]}@{found[1].isoformat()}" if found else ""

@@ -1,0 +1,51 @@
+"""The names of boards and of their statistics: two with the same key look the same."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tiltyard.competitions.models import Suite, Track
+from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.submissions.models import Run
+
+_VERSION: Final = 1  # raise it when the same rows make another board
+_STATISTICS_VERSION: Final = 2  # the same for statistics
+
+
+def board_key(track: Track, suites: Sequence[Suite], feedback: str) -> str:
+    """Names what everybody, or an organiser, is shown of a track's board: its rows, by the track's revision, and what
+    its competition's bundle says.
+
+    The track must have been read before the rows are: then an old revision may name newer rows, but never the reverse.
+    """
+    competition = track.competition
+    parts = [
+        _VERSION,
+        track.pk,
+        track.board_revision,
+        ranking_basis(competition, suites),
+        competition.scoring,
+        competition.reference_baselines,
+        track.columns,
+        track.rank_by,
+        feedback,
+    ]
+    return _digest(parts)
+
+
+def fingerprint(track: Track, suites: Sequence[Suite], runs: Sequence[Run]) -> str:
+    """Names what the statistics of this board are computed from."""
+    competition = track.competition
+    parts = [
+        _STATISTICS_VERSION,
+        ranking_basis(competition, suites),
+        competition.scoring,
+        competition.reference_baselines,
+        [[str(run.pk), run.submission.name, run.submission.is_baseline] for run in runs],
+    ]
+    return _digest(parts)
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

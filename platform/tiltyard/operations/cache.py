@@ -1,0 +1,58 @@
+"""The shared cache of production: Redis, whose absence costs the counts of limits and not the site.
+
+What lies in the cache is rates: how often somebody logged in wrongly or called the API. While Redis restarts, nothing
+is counted and nobody is refused; PostgreSQL and the pages go on.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.core.cache.backends.redis import RedisCache
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+_COMPLAIN_EVERY_S: Final = 60.0
+_complained_at = -_COMPLAIN_EVERY_S
+
+
+class ForgivingRedisCache(RedisCache):
+    """Django's Redis cache; without Redis it is an empty one that takes everything and keeps nothing."""
+
+    def add(self, *args: Any, **options: Any) -> bool:
+        return bool(_forgiven(lambda: super(ForgivingRedisCache, self).add(*args, **options), True))
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return _forgiven(lambda: super(ForgivingRedisCache, self).get(key, default, version), default)
+
+    def set(self, *args: Any, **options: Any) -> None:
+        _forgiven(lambda: super(ForgivingRedisCache, self).set(*args, **options), None)
+
+    def delete(self, *args: Any, **options: Any) -> bool:
+        return bool(_forgiven(lambda: super(ForgivingRedisCache, self).delete(*args, **options), False))
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Raises ValueError for a key that is not there, and that is every key while Redis is away."""
+        count = _forgiven(lambda: super(ForgivingRedisCache, self).incr(key, delta, version), None)
+        if count is None:
+            raise ValueError(f"There is no key {key!r}.")
+        return int(count)
+
+
+def _forgiven(act: Callable[[], Any], otherwise: Any) -> Any:
+    try:
+        return act()
+    except RedisError as error:
+        _complain(error)
+        return otherwise
+
+
+def _complain(error: RedisError) -> None:
+    """Once a minute: every request would have something to say."""
+    global _complained_at  # noqa: PLW0603  one process, one clock; a line too many does no harm
+    now = time.monotonic()
+    if now - _complained_at >= _COMPLAIN_EVERY_S:
+        _complained_at = now
+        logger.warning("the cache does not answer, so limits are not counted: %s", error)

@@ -1,0 +1,209 @@
+"""The files of unfinished uploads: one writer each, appended to, hashed as they grow.
+
+The lock is the kernel's (flock), so it ends with the process that held it, however that ended. The length of the file
+is the upload's offset: after a kill, whatever reached the file counts as received, and nothing else does. Beside it
+lies how far it is hashed, so that no process begins to hash anew.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+from uuid import UUID
+
+from django.conf import settings
+
+from tiltyard.uploads import disk, hashes
+
+CHUNKS_MAX: Final = 1000  # in one `append`: Linux takes 1,024 at once
+_READ_BYTES: Final = 4 << 20
+_SAVE_EVERY_BYTES: Final = 64 << 20  # what has to be hashed again after a kill, at most
+_FLUSH_EVERY_BYTES: Final = 16 << 20
+
+
+def _folder() -> Path:
+    """A folder of their own, which the sweep of broken form uploads leaves alone."""
+    return Path(settings.UPLOAD_DIR) / "resumable"
+
+
+def path_of(upload: UUID) -> Path:
+    """Where the upload's bytes are."""
+    return _folder() / f"{upload}.part"
+
+
+def state_path_of(upload: UUID) -> Path:
+    """Where it is written how far the file is hashed."""
+    return path_of(upload).with_suffix(".state")
+
+
+def all_paths() -> list[Path]:
+    """The files of all uploads, whatever became of them."""
+    return [path for path in _folder().glob("*") if path.is_file()]
+
+
+def upload_of(path: Path) -> UUID | None:
+    """Whose file this is; None for what no upload can have made."""
+    try:
+        return UUID(path.stem)
+    except ValueError:
+        return None
+
+
+def offset_of(upload: UUID) -> int | None:
+    """How many bytes have arrived; None when the file is gone."""
+    try:
+        return path_of(upload).stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def create(upload: UUID) -> None:
+    path = path_of(upload)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def remove(upload: UUID) -> None:
+    path_of(upload).unlink(missing_ok=True)
+    state_path_of(upload).unlink(missing_ok=True)
+
+
+class Growing:
+    """An upload's file, locked for one writer, and the SHA-256 of what is in it.
+
+    Bytes are hashed as they are appended, out of the processor's cache; a hash that is behind, because the process died
+    that was writing, catches up first.
+    """
+
+    def __init__(self, upload: UUID, descriptor: int) -> None:
+        self.upload = upload
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self.offset_bytes = status.st_size
+        # The store of artefacts has the same file by now, and made it read-only: no byte of it may change any more.
+        self.is_sealed = not status.st_mode & stat.S_IWUSR
+        progress = hashes.load(state_path_of(upload), self.offset_bytes)
+        self._hashed, self._verified = progress.hashed, progress.verified
+        self._saved = self._hashed.end_bytes, self._verified.end_bytes
+        self._flushed_bytes = self.offset_bytes
+        self._start: hashes.Mark | None = None
+
+    def catch_up(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Hash what is in the file and not hashed yet: to be called before the first `append`.
+
+        `is_stopped` is asked before each block; how far it is hashed by then is kept.
+        """
+        while self._hashed.end_bytes < self.offset_bytes:
+            if is_stopped():
+                return
+            wanted = min(_READ_BYTES, self.offset_bytes - self._hashed.end_bytes)
+            block = os.pread(self._descriptor, wanted, self._hashed.end_bytes)
+            if not block:
+                raise OSError(f"{self.upload}: the file became shorter")
+            self._hashed.update(block)
+        self._start = self._hashed.copy()
+
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write all of them at the end. Raises OSError, for one when the disk is full, with a part written."""
+        written = os.writev(self._descriptor, chunks)
+        left = self._note(chunks, written)
+        while left:
+            written = os.write(self._descriptor, left)
+            left = self._note([left], written)
+        if self.offset_bytes >= self._saved[0] + _SAVE_EVERY_BYTES:
+            self._save()
+        if self.offset_bytes >= self._flushed_bytes + _FLUSH_EVERY_BYTES:
+            disk.begin_writing(self._descriptor, self._flushed_bytes, self.offset_bytes - self._flushed_bytes)
+            self._flushed_bytes = self.offset_bytes
+
+    def rewind(self) -> None:
+        """Forget all that was appended since `catch_up`."""
+        if self._start is not None:
+            self._cut(self._start)
+
+    def verify(self, sha256: str) -> bool:
+        """Whether all that has arrived has this hash; else the file goes back to where that was last so."""
+        if self.sha256() == sha256:
+            self._verified = self._hashed.copy()
+            return True
+        self._cut(self._verified)
+        return False
+
+    def sha256(self) -> str:
+        """Of all that has arrived."""
+        self.catch_up()
+        return self._hashed.running.hexdigest()
+
+    def _note(self, chunks: Sequence[bytes], written: int) -> bytes:
+        """Hash what was written of the chunks; gives what was not."""
+        self.offset_bytes += written
+        if written < sum(map(len, chunks)):
+            content = b"".join(chunks)
+            chunks, left = [content[:written]], content[written:]
+        else:
+            left = b""
+        for chunk in chunks:
+            self._hashed.update(chunk)
+        return left
+
+    def _cut(self, mark: hashes.Mark) -> None:
+        self._hashed = mark.copy()
+        self._save()  # before the file is cut: what is written must never tell of bytes that are others by now
+        os.ftruncate(self._descriptor, mark.end_bytes)
+        self.offset_bytes = mark.end_bytes
+        self._flushed_bytes = min(self._flushed_bytes, mark.end_bytes)
+
+    def _save(self) -> None:
+        hashes.save(state_path_of(self.upload), hashes.Progress(self._hashed, self._verified))
+        self._saved = self._hashed.end_bytes, self._verified.end_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            is_changed = self._saved != (self._hashed.end_bytes, self._verified.end_bytes)
+            if is_changed and path_of(self.upload).exists():  # else the upload has been ended meanwhile
+                self._save()
+        finally:
+            os.close(self._descriptor)  # and with it the lock
+
+
+def lock(upload: UUID) -> Growing | None:
+    """The upload's file for this caller alone, as a context; None when somebody else is writing.
+
+    Raises FileNotFoundError when the file is gone.
+    """
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path_of(upload), os.O_RDWR | os.O_APPEND | flags)
+    except PermissionError:  # sealed, unless we are root
+        descriptor = os.open(path_of(upload), os.O_RDONLY | flags)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Growing(upload, descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextmanager
+def linked(upload: UUID) -> Iterator[Path]:
+    """A second name of the file, to be moved away: the first stays until the database says that it was accepted.
+
+    A store that takes the file itself must make it read-only before it counts on it; see `Growing.is_sealed`.
+    """
+    path = path_of(upload)
+    link = path.with_suffix(".whole")
+    link.unlink(missing_ok=True)
+    os.link(path, link)
+    try:
+        yield link
+    finally:
+        link.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""How far an upload's file is hashed, kept beside it between requests, processes and kills of the server.
+
+A state is believed only in the boot of the machine that wrote it: after a power cut the disk may hold less than was
+hashed.
+"""
+
+import json
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from tiltyard import sha256
+from tiltyard.sha256 import Sha256
+
+_LIVE_MAX: Final = 256  # of uploads remembered by this process, where a hash cannot be put aside
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass
+class Mark:
+    """The hash of the file's first `end_bytes` bytes."""
+
+    end_bytes: int = 0
+    running: Sha256 = field(default_factory=sha256.new)
+
+    def update(self, content: bytes) -> None:
+        self.running.update(content)
+        self.end_bytes += len(content)
+
+    def copy(self) -> "Mark":
+        return Mark(self.end_bytes, self.running.copy())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a file is hashed, and how far the client has said that the hash is right."""
+
+    hashed: Mark = field(default_factory=Mark)
+    verified: Mark = field(default_factory=Mark)
+
+
+def load(path: Path, size_bytes: int) -> Progress:
+    """What `save` wrote about a file of now this size; nothing hashed where that cannot be used."""
+    try:
+        values = json.loads(path.read_bytes())
+        if values["boot"] != _boot():
+            return Progress()
+        found = _live.get(path, values["token"]) or Progress(_mark(values["hashed"]), _mark(values["verified"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Progress()
+    is_of_this_file = found.verified.end_bytes <= found.hashed.end_bytes <= size_bytes
+    return Progress(found.hashed.copy(), found.verified.copy()) if is_of_this_file else Progress()
+
+
+def save(path: Path, progress: Progress) -> None:
+    """Replace what is written, in one step. Only the writer who holds the file's lock may."""
+    token = secrets.token_hex(8)
+    values = {"boot": _boot(), "token": token, "hashed": _values(progress.hashed)}
+    values["verified"] = _values(progress.verified)
+    if sha256.state_of(progress.hashed.running) is None:
+        _live.put(path, token, Progress(progress.hashed.copy(), progress.verified.copy()))
+    scratch = path.with_suffix(".newstate")
+    scratch.write_text(json.dumps(values), encoding="ascii")
+    scratch.replace(path)
+
+
+def _values(mark: Mark) -> dict[str, Any]:
+    state = sha256.state_of(mark.running)
+    return {"end_bytes": mark.end_bytes, "state": state.hex() if state is not None else ""}
+
+
+def _mark(values: dict[str, Any]) -> Mark:
+    running = sha256.resumed(bytes.fromhex(values["state"]))
+    if running is None:
+        raise ValueError("this process cannot go on from that")
+    return Mark(int(values["end_bytes"]), running)
+
+
+def _boot() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return ""
+
+
+class _Live:
+    """Hashes that cannot leave this process, each good as long as what is saved has its token."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Path, tuple[str, Progress]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, path: Path, token: str) -> Progress | None:
+        with self._lock:
+            found = self._kept.get(path)
+        return found[1] if found and found[0] == token else None
+
+    def put(self, path: Path, token: str, progress: Progress) -> None:
+        with self._lock:
+            self._kept[path] = token, progress
+            self._kept.move_to_end(path)
+            while len(self._kept) > _LIVE_MAX:
+                self._kept.popitem(last=False)
+
+
+_live = _Live()

@@ -1,0 +1,138 @@
+"""A request's body on its way into an upload's file: blocks fill while others are written, and the hash keeps up."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from typing import Final
+
+from tiltyard.submissions.uploads import Receive
+from tiltyard.uploads import files, protocol
+from tiltyard.uploads.protocol import TusError
+
+BLOCK_BYTES: Final = 4 << 20  # written at once; two blocks are in memory for each connection at most
+IDLE_S: Final = 60.0  # a connection that brings nothing for so long is given up
+
+
+async def append_body(
+    file: files.Growing,
+    size_bytes: int,
+    promised: protocol.Promised,
+    receive: Receive,
+    patience: asyncio.Timeout,
+) -> None:
+    """Write blocks in a thread while the next comes in, and hold what came against what was promised of it."""
+    await _catch_up(file, patience)
+    start = file.offset_bytes
+    running = protocol.Checksum(promised.algorithm) if promised.algorithm else None
+    is_whole = False
+    try:
+        async with _Appender(file, running) as appender:
+            async for chunk in _body(receive, patience):
+                if chunk is None:
+                    is_whole = True
+                elif start + appender.accepted_bytes + len(chunk) > size_bytes:
+                    raise TusError(413, f"More came than the {size_bytes} bytes that were announced.")
+                else:
+                    await appender.add(chunk)
+    finally:
+        is_damaged = running is not None and running.digest() != promised.checksum
+        if running is not None and (is_damaged or not is_whole):
+            file.rewind()
+    if is_whole and (is_damaged or not (promised.sha256 is None or file.verify(promised.sha256))):
+        raise TusError(protocol.CHECKSUM_MISMATCH, "The chunk arrived damaged; send it again.")
+
+
+async def _catch_up(file: files.Growing, patience: asyncio.Timeout) -> None:
+    """Hash what is behind, however long that takes.
+
+    When this is cancelled, the thread ends after its block, and is waited for: the hash that is saved when the file is
+    let go must not be one that changes.
+    """
+    is_stopped = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(file.catch_up, is_stopped.is_set))
+    try:
+        while not work.done():
+            await asyncio.wait([work], timeout=IDLE_S / 10)
+            _renew(patience)
+    finally:
+        is_stopped.set()
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):  # a second one; the first is on its way
+                await asyncio.wait([work])
+    work.result()
+
+
+def _renew(patience: asyncio.Timeout) -> None:
+    """Something was done; what has been told to end, ends all the same."""
+    now = asyncio.get_running_loop().time()
+    ends_at = patience.when()
+    if ends_at is not None and ends_at > now:
+        patience.reschedule(now + IDLE_S)
+
+
+class _Appender:
+    """A block fills while the one before it is written."""
+
+    def __init__(self, file: files.Growing, running: protocol.Checksum | None) -> None:
+        self._file = file
+        self._running = running
+        self._block: list[bytes] = []
+        self._block_bytes = 0
+        self._write: asyncio.Future[None] | None = None
+        self.accepted_bytes = 0
+
+    async def add(self, chunk: bytes) -> None:
+        self.accepted_bytes += len(chunk)
+        self._block.append(chunk)
+        self._block_bytes += len(chunk)
+        if self._block_bytes >= BLOCK_BYTES or len(self._block) == files.CHUNKS_MAX:
+            await self._flush()
+
+    async def __aenter__(self) -> "_Appender":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What came before the connection broke, or was taken over, counts as received.
+        await self._flush()
+        await self._settle()
+
+    async def _flush(self) -> None:
+        await self._settle()
+        if self._block:
+            block, self._block, self._block_bytes = self._block, [], 0
+            self._write = asyncio.ensure_future(asyncio.to_thread(self._append, block))
+
+    async def _settle(self) -> None:
+        """Wait for the block that is being written: a thread cannot be stopped, and blocks must not overtake another.
+
+        When this is cancelled, the block stays to be waited for, and the lock is not given back before.
+        """
+        if self._write is not None:
+            await asyncio.wait([self._write])
+            write, self._write = self._write, None
+            write.result()
+
+    def _append(self, block: list[bytes]) -> None:
+        self._file.append(block)
+        if self._running is not None:
+            for chunk in block:
+                self._running.update(chunk)
+
+
+async def _body(receive: Receive, patience: asyncio.Timeout) -> AsyncIterator[bytes | None]:
+    """The body's chunks, then None; without the None where the connection broke."""
+    loop = asyncio.get_running_loop()
+    renew_at = 0.0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return
+        if loop.time() > renew_at:
+            renew_at = loop.time() + IDLE_S / 10
+            _renew(patience)
+        if chunk := message.get("body"):
+            yield chunk
+        if not message.get("more_body", False):
+            yield None
+            return

@@ -1,0 +1,95 @@
+"""A hash that is behind catches up before more is appended: in its own time, and never torn by who comes between."""
+
+import asyncio
+import hashlib
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiltyard.submissions.uploads import Message
+from tiltyard.uploads import app, files, hashes, protocol, receiving
+from tiltyard.uploads.models import Upload
+from tiltyard.uploads.protocol import TusError
+
+BLOCK = 1000
+CONTENT = os.urandom(5 * BLOCK)
+
+
+@pytest.fixture
+def upload(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upload:
+    """Some blocks of it have arrived, and none is hashed."""
+    settings.UPLOAD_DIR = tmp_path
+    monkeypatch.setattr(files, "_READ_BYTES", BLOCK)
+    found = Upload(pk=uuid.uuid4(), size_bytes=len(CONTENT) + 4)
+    files.create(found.pk)
+    files.path_of(found.pk).write_bytes(CONTENT)
+    return found
+
+
+def _lock(upload: Upload) -> files.Growing:
+    file = files.lock(upload.pk)
+    assert file is not None
+    return file
+
+
+async def _nothing(*_: object) -> None:
+    raise AssertionError("it was passed on")
+
+
+async def _rest() -> Message:
+    return {"type": "http.request", "body": b"rest", "more_body": False}
+
+
+def test_who_takes_over_while_it_is_hashed_gets_a_true_hash(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_between, may_go_on = threading.Event(), threading.Event()
+
+    def update(mark: hashes.Mark, content: bytes) -> None:
+        mark.running.update(content)
+        is_between.set()
+        may_go_on.wait(20)
+        mark.end_bytes += len(content)
+
+    async def taken_over() -> None:
+        door = app.ResumableUploads(_nothing)
+        receiving = asyncio.create_task(door._receive(upload, len(CONTENT), {}, _rest))
+        await asyncio.to_thread(is_between.wait, 20)
+        stopping = asyncio.create_task(door._stop_writer(upload.pk))
+        await asyncio.sleep(0.2)
+        may_go_on.set()
+        await stopping
+        assert door._writing == {}
+        with pytest.raises(TusError, match="another connection took over"):
+            await receiving
+
+    with monkeypatch.context() as slow:
+        slow.setattr(hashes.Mark, "update", update)
+        asyncio.run(taken_over())
+    hashed = hashes.load(files.state_path_of(upload.pk), len(CONTENT)).hashed
+    assert hashed.end_bytes == BLOCK  # kept, and no further than the block that was at hand
+    with _lock(upload) as file:
+        assert file.sha256() == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_hashing_may_take_longer_than_a_silent_connection(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "IDLE_S", 1.0)
+    read = os.pread
+
+    def slowly(*arguments: int) -> bytes:
+        time.sleep(0.3)
+        return read(*arguments)
+
+    async def append() -> None:
+        with _lock(upload) as file:
+            async with asyncio.timeout(receiving.IDLE_S) as patience:
+                await receiving.append_body(file, upload.size_bytes, protocol.Promised.read({}), _rest, patience)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(os, "pread", slowly)
+        asyncio.run(append())
+    with _lock(upload) as file:
+        assert file.sha256() == hashlib.sha256(CONTENT + b"rest").hexdigest()
