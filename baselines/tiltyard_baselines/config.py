@@ -50,7 +50,7 @@ PRESETS = {
         TrainConfig(rows_per_batch=12, wall_s=2100, max_steps=1_000_000, muon_lr=0.02, adam_lr=2e-3),
     ),
     "gpu": Preset(
-        ModelConfig(hidden_size=384, intermediate_size=1024, layers=7, heads=6, kv_heads=6),
-        TrainConfig(rows_per_batch=128, wall_s=480, max_steps=1_000_000, muon_lr=0.02, adam_lr=2e-3),
+        ModelConfig(hidden_size=256, intermediate_size=704, layers=8, heads=4, kv_heads=4),
+        TrainConfig(rows_per_batch=128, wall_s=1800, max_steps=2000, muon_lr=0.02, adam_lr=2e-3),
     ),
 }

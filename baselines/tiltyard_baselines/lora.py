@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tiltyard_baselines.data import Item, batches, encode_items
 from tiltyard_baselines.plot import plot_loss
 from tiltyard_baselines.training import Schedule, train
+from tiltyard_kernels import patch
+from tiltyard_kernels.quantise import Nf4, QuantisedTensor, quantize_
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class AdapterConfig:
     prompt_weight: float = 0.0
     warmup_fraction: float = 0.05
     decay_fraction: float = 0.7
+    base: Literal["plain", "nf4"] = "plain"  # nf4 is QLoRA: the frozen weights in four bits while training
 
 
 def train_adapter(
@@ -41,8 +45,12 @@ def train_adapter(
     *,
     seed: int,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
+    on_kernels: bool | None = None,
 ) -> None:
-    """Train a LoRA adapter (Hu et al., 2021) on every linear layer and save it in ``out`` as peft does, in bf16."""
+    """Train a LoRA adapter (Hu et al., 2021) on every linear layer and save it in ``out`` as peft does, in bf16.
+
+    ``on_kernels`` trains through ``tiltyard_kernels``, to the same losses; by default on a GPU only.
+    """
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32, local_files_only=True).to(device)
@@ -50,6 +58,10 @@ def train_adapter(
         r=config.rank, lora_alpha=2 * config.rank, target_modules=LINEAR_LAYERS, task_type="CAUSAL_LM", bias="none"
     )
     model = get_peft_model(model, lora)
+    if config.base == "nf4":
+        quantize_(model, Nf4(group=32), lambda _module, name: name.endswith("base_layer"))
+    if on_kernels or (on_kernels is None and device.startswith("cuda")):
+        _run_on_kernels(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     data = encode_items(items, tokenizer, ROW_TOKENS)
     steps = max(1, math.ceil(config.epochs * len(data.tokens) / (config.rows_per_batch * ROW_TOKENS)))
@@ -70,3 +82,12 @@ def train_adapter(
     (out / "adapter_model.safetensors").chmod(0o644)  # safetensors writes 0600, which another user could not read
     (out / "README.md").unlink(missing_ok=True)  # peft's empty model card; the submission has its own
     plot_loss(out / "loss.jsonl", out / "loss.svg")
+
+
+def _run_on_kernels(model: torch.nn.Module) -> None:
+    """Patch the model. Autocast would round the frozen weights to bf16 at every step: they are rounded once."""
+    for module in model.modules():
+        weight = getattr(getattr(module, "base_layer", None), "weight", None)
+        if isinstance(weight, torch.nn.Parameter) and not isinstance(weight, QuantisedTensor):
+            weight.data = weight.data.to(torch.bfloat16)
+    patch(model)

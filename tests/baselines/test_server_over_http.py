@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -90,7 +91,54 @@ def test_both_protocols_give_the_same_text(server: str) -> None:
 
 
 def test_names_its_model(server: str) -> None:
-    assert ask(f"{server}/v1/models")[1]["data"][0]["id"] == "squire"
+    (model,) = ask(f"{server}/v1/models")[1]["data"]
+    assert (model["id"], model["max_model_len"]) == ("squire", 128)
+
+
+def test_tokenizes_and_reads_back(server: str) -> None:
+    text = "Say f.\nAnswer: f"
+    answer = ask(f"{server}/tokenize", {"prompt": text, "add_special_tokens": False})[1]
+    assert answer["count"] == len(answer["tokens"]) > 1
+    assert ask(f"{server}/detokenize", {"tokens": answer["tokens"]})[1] == {"prompt": text}
+    assert ask(f"{server}/tokenize", {"prompt": ""})[1]["tokens"] == []
+    assert ask(f"{server}/detokenize", {"tokens": []})[1] == {"prompt": ""}
+
+
+def test_stock_lm_eval_runs_with_the_servers_tokenizer(server: str, tmp_path: Path) -> None:
+    lm_eval = pytest.importorskip("lm_eval")
+    (tmp_path / "data.jsonl").write_text(json.dumps({"q": "Say a.\nAnswer:", "a": " a"}) + "\n")
+    data = {"data_files": {"test": str(tmp_path / "data.jsonl")}, "cache_dir": str(tmp_path / "cache")}
+    common = {"dataset_path": "json", "dataset_kwargs": data, "test_split": "test"}
+    for name, task in {
+        "likely": {
+            "output_type": "loglikelihood",
+            "doc_to_text": "{{q}}",
+            "doc_to_target": "{{a}}",
+            "metric_list": [{"metric": "acc"}],
+        },
+        "rolling": {
+            "output_type": "loglikelihood_rolling",
+            "doc_to_text": "",
+            "doc_to_target": "{{q}}",
+            "metric_list": [{"metric": "bits_per_byte"}],
+        },
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name, **common, **task}))  # JSON is YAML
+    from lm_eval.tasks import TaskManager  # noqa: PLC0415  slow, and only this test needs it
+
+    results = lm_eval.simple_evaluate(
+        model="local-completions",
+        model_args=f"model=squire,base_url={server}/v1/completions,tokenizer_backend=remote,max_length=128",
+        tasks=["likely", "rolling"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    output = ask(f"{server}/v1/loglikelihood", {"pairs": [["Say a.\nAnswer:", " a"]]})[1]["outputs"][0]
+    ((logprob, is_greedy),) = results["samples"]["likely"][0]["filtered_resps"]
+    assert logprob == pytest.approx(output["logprob"], abs=1e-4)
+    assert is_greedy == output["is_greedy"]
+    assert results["results"]["rolling"]["bits_per_byte,none"] > 0
 
 
 def test_echo_scores_the_prompt_as_loglikelihood_does(server: str) -> None:
@@ -153,6 +201,9 @@ def test_concurrent_requests_are_answered_alike(server: str) -> None:
         ("completions", {"prompt": "a", "logprobs": 50}, "logprobs"),
         ("completions", b'{"prompt": "\\ud800"}', "surrogate"),
         ("completions", {"prompt": ["a"] * 300}, "prompt"),
+        ("../tokenize", {"prompt": ["a"]}, "prompt must be a string"),
+        ("../detokenize", {"tokens": [10**6]}, "token numbers below"),
+        ("../detokenize", {"tokens": "a"}, "tokens must be a list"),
         ("generate", {"prompts": "a"}, "prompts"),
         ("generate", {"prompts": ["a", 1]}, "prompts\\[1\\]"),
         ("loglikelihood", {"pairs": [["a"]]}, "pairs\\[0\\]"),
@@ -161,7 +212,7 @@ def test_concurrent_requests_are_answered_alike(server: str) -> None:
     ],
 )
 def test_a_bad_request_is_refused_by_name(server: str, path: str, body: object, names: str) -> None:
-    status, answer = ask(f"{server}/v1/{path}", body)
+    status, answer = ask(urljoin(f"{server}/v1/", path), body)
     assert status == 400
     assert re.search(names, answer["error"]["message"])
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -51,3 +52,9 @@ def test_submission_is_complete(folder: Path) -> None:
 def test_repository_stays_small() -> None:
     total_bytes = sum(path.stat().st_size for path in BASELINES.rglob("*") if path.is_file())
     assert total_bytes < 24 * 2**20
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
+def test_dtype_can_be_chosen(asked: str | None, given: torch.dtype) -> None:
+    model, _ = load_model(SQUIRE, None, "cpu", asked)
+    assert {parameter.dtype for parameter in model.parameters()} == {given}

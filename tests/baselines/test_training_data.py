@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+import tiltyard_baselines.data
 from tiltyard_baselines.data import Item, encode_items, make_batch, pack_rows, read_items
 
 
@@ -27,6 +28,21 @@ def test_items_longer_than_the_context_are_left_out(tokenizer: Any, copy_items: 
     assert len(encode_items([long, *copy_items], tokenizer, 128)) == len(copy_items)
     with pytest.raises(ValueError, match="no training item fits"):
         encode_items([long], tokenizer, 128)
+
+
+def test_no_items_are_said(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="there are no training items"):
+        encode_items([], tokenizer, 128)
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_chunks_leave_no_mark(
+    tokenizer: Any, copy_items: list[Item], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    whole = encode_items(copy_items, tokenizer, 128)
+    monkeypatch.setattr(tiltyard_baselines.data, "ENCODED_AT_ONCE", at_once)
+    chunked = encode_items(copy_items, tokenizer, 128)
+    assert all((getattr(chunked, part) == getattr(whole, part)).all() for part in ("tokens", "starts", "answers"))
 
 
 def test_rows_hold_every_item_once(tokenizer: Any, copy_items: list[Item]) -> None:

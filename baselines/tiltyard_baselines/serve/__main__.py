@@ -10,6 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from tiltyard_baselines.serve.app import Backend, build_app
+from tiltyard_baselines.serve.loading import DTYPES
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def _load(options: argparse.Namespace, backend: Backend, server: uvicorn.Server,
 
         torch.set_num_threads(options.threads)
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = load_model(options.model, options.adapter, device)
+        model, tokenizer = load_model(options.model, options.adapter, device, options.dtype)
         backend.engine = Engine(ModelRunner(model, tokenizer, options.batch_rows, options.context_tokens))
         logger.info("ready on port %d (%s, %d threads)", options.port, device, options.threads)
     except Exception as error:  # the boundary of the thread: whatever it was, the process must end and say so
@@ -72,6 +73,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=None, help="default: TILTYARD_PORT, or 8000")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float32 on a CPU, bfloat16 on CUDA")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-rows", type=int, default=32, help="prompts that are decoded together")
     parser.add_argument("--context-tokens", type=int, default=2048, help="cap on the model's own context")

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -45,7 +46,8 @@ def build_app(backend: Backend) -> Starlette:
         del request
         from tiltyard_baselines.serve import protocol_openai  # noqa: PLC0415  imports torch; the port binds first
 
-        return JSONResponse(protocol_openai.models(backend.model_name))
+        context_tokens = backend.engine.runner.context_tokens if backend.engine is not None else None
+        return JSONResponse(protocol_openai.models(backend.model_name, context_tokens))
 
     async def completions(engine: "Engine", body: Mapping[str, Any]) -> dict[str, Any]:
         from tiltyard_baselines.serve import protocol_openai  # noqa: PLC0415
@@ -62,6 +64,12 @@ def build_app(backend: Backend) -> Starlette:
 
         return await protocol_native.loglikelihood(engine, body)
 
+    async def tokenizing(name: str, engine: "Engine", body: Mapping[str, Any]) -> dict[str, Any]:
+        from tiltyard_baselines.serve import tokenizing  # noqa: PLC0415
+
+        answer: Handler = getattr(tokenizing, name)
+        return await answer(engine, body)
+
     return Starlette(
         routes=[
             Route("/health", health, methods=["GET"]),
@@ -69,6 +77,9 @@ def build_app(backend: Backend) -> Starlette:
             Route("/v1/completions", _endpoint(backend, completions), methods=["POST"]),
             Route("/v1/generate", _endpoint(backend, generate), methods=["POST"]),
             Route("/v1/loglikelihood", _endpoint(backend, loglikelihood), methods=["POST"]),
+            Route("/tokenizer_info", _endpoint(backend, partial(tokenizing, "tokenizer_info")), methods=["GET"]),
+            Route("/tokenize", _endpoint(backend, partial(tokenizing, "tokenize")), methods=["POST"]),
+            Route("/detokenize", _endpoint(backend, partial(tokenizing, "detokenize")), methods=["POST"]),
         ]
     )
 
@@ -78,7 +89,8 @@ def _endpoint(backend: Backend, handler: Handler) -> Callable[[Request], Awaitab
         if backend.engine is None:
             return _error(503, "the model is loading")
         try:
-            return JSONResponse(await handler(backend.engine, await _read_body(request)))
+            body = {} if request.method in {"GET", "HEAD"} else await _read_body(request)
+            return JSONResponse(await handler(backend.engine, body))
         except RequestError as error:
             return _error(400, str(error))
         except OverloadedError as error:

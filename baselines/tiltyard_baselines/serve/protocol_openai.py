@@ -27,9 +27,10 @@ from tiltyard_baselines.serve.jobs import Completion, GenerationJob, Job, Reques
 MAX_LOGPROBS = 5
 
 
-def models(name: str) -> dict[str, Any]:
-    """``GET /v1/models``."""
-    return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "tiltyard"}]}
+def models(name: str, context_tokens: int | None) -> dict[str, Any]:
+    """``GET /v1/models``; `max_model_len` is vLLM's name for the context in tokens, null while the model loads."""
+    model = {"id": name, "object": "model", "created": 0, "owned_by": "tiltyard", "max_model_len": context_tokens}
+    return {"object": "list", "data": [model]}
 
 
 @dataclass(frozen=True)
