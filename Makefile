@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= serve
 PYTEST ?=
+AUDIT ?=
 COMPOSE ?= $(shell command -v docker-compose 2>/dev/null || echo docker compose)
 SQUIRE_SEED ?= 1
 SQUIRE_ITEMS ?= 1500000
@@ -34,6 +35,11 @@ images: ## Make the base images tiltyard/python, tiltyard/runtime and tiltyard/e
 	@PYTHON=$(PYTHON) scripts/setup.sh demo
 	@$(SERVICES) --docker -- $(BIN)/python scripts/base_images.py
 
+.PHONY: build-proxy
+build-proxy: ## Make the image through which builds reach a track's build_hosts
+	@PYTHON=$(PYTHON) scripts/setup.sh demo
+	@$(SERVICES) --docker -- $(BIN)/python scripts/base_images.py --build-proxy
+
 .PHONY: test
 test: setup ## Run all tests beside real services; PYTEST="tests/sandbox -k limits" narrows them
 	@$(TEST_ENVIRONMENT) $(SERVICES) --redis --docker --postgres -- scripts/run_tests.sh $(PYTEST)
@@ -43,11 +49,15 @@ lint: setup ## Check style, import rules and templates
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/djlint platform --check --lint --quiet
+	$(BIN)/djlint platform --check --lint
 
 .PHONY: types
 types: setup ## Check types strictly
 	$(BIN)/mypy
+
+.PHONY: audit
+audit: setup ## Ask the advisory database (api.osv.dev) about every pinned dependency; AUDIT=--offline-ok lets no network pass
+	$(BIN)/python scripts/audit.py $(AUDIT)
 
 .PHONY: format
 format: setup ## Rewrite the code in the project's style
@@ -61,7 +71,7 @@ squire: setup ## Train the base model again, on a GPU if there is one
 	$(BIN)/python -m tiltyard_eval generate --mix competitions/demo/data/pretrain-mix.yaml \
 		--exclude competitions/demo/suites/open --seed $(SQUIRE_SEED) --count $(SQUIRE_ITEMS) --out var/squire/items.jsonl
 	$(BIN)/python -m tiltyard_baselines.pretrain --data var/squire/items.jsonl --out baselines/squire \
-		--config $(SQUIRE_CONFIG) --seed $(SQUIRE_SEED)
+		--config $(SQUIRE_CONFIG) --seed $(SQUIRE_SEED) $(if $(filter gpu,$(SQUIRE_CONFIG)),--compile)
 
 .PHONY: compose-up
 compose-up: ## Start the whole system with Docker Compose; reads .env (see deploy/env.example)

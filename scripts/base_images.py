@@ -26,6 +26,10 @@ import docker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tiltyard.evaluation.evaluator_image import own_tag
+from tiltyard_eval.source import SOURCE_LABEL, source_sha256
+from tiltyard_sandbox.build_proxy import PROXY_IMAGE
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "sandbox" / "images"
 STAMP_LABEL = "tiltyard.stamp"
@@ -53,6 +57,16 @@ MMDEBSTRAP = [
     "bookworm",
     "-",
 ]
+# squid refuses to start without its pages, of which English ones are enough.
+PROXY_MMDEBSTRAP = [
+    *(option for option in MMDEBSTRAP[:-2] if not option.startswith(("--include", "--customize-hook=ln"))),
+    "--include=squid,socat",
+    "--dpkgopt=path-exclude=/usr/share/squid/errors/*",
+    "--dpkgopt=path-include=/usr/share/squid/errors/en/*",
+    "--dpkgopt=path-include=/usr/share/squid/errors/templates/*",
+    *MMDEBSTRAP[-2:],
+]
+PROXY_CHANGES = ["ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", 'CMD ["squid", "-v"]']
 PYTHON_CHANGES = [
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "ENV LANG=C.UTF-8",
@@ -86,14 +100,19 @@ class Package:
     warm: Sequence[str] = ()  # modules to import, so that byte code is made for all they need
     requirements: Sequence[str] = ()
     sources: Sequence[tuple[str, Path]] = ()  # (path in the context, folder here)
+    own_tag: str = ""  # of this very content, which no other checkout's build takes away
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def main() -> None:
     """Make the images that are missing or out of date."""
     options = _options()
     client = docker.from_env(timeout=600)
+    if options.build_proxy:
+        make_debian_image(client, PROXY_IMAGE, PROXY_MMDEBSTRAP, PROXY_CHANGES)
+        return
     if options.base == PYTHON_IMAGE:
-        make_python_image(client)
+        make_debian_image(client, PYTHON_IMAGE, MMDEBSTRAP, PYTHON_CHANGES)
     if options.only_python:
         return
     for package in planned(options.base, without_squire=options.without_squire):
@@ -104,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--base", default=PYTHON_IMAGE, help="an image with Python 3.11, instead of making one")
     parser.add_argument("--without-squire", action="store_true", help="leave the base model out of the runtime image")
+    parser.add_argument("--build-proxy", action="store_true", help=f"make {PROXY_IMAGE} and no other")
     parser.add_argument("--only-python", action="store_true", help=f"make {PYTHON_IMAGE} and no other")
     options = parser.parse_args()
     if sys.version_info[:2] != (3, 11):
@@ -162,33 +182,37 @@ def planned(base: str, *, without_squire: bool) -> list[Package]:
             "evaluator",
             "tiltyard/evaluator-dependencies:local",
             sources=[("project/tiltyard_eval", REPOSITORY / "evaluator" / "tiltyard_eval")],
+            own_tag=own_tag(),
+            labels=((SOURCE_LABEL, source_sha256()),),
         ),
     ]
 
 
-def make_python_image(client: docker.DockerClient) -> None:
-    """Debian's minimal system with python3 as an image, unless it is there."""
-    stamp = hashlib.sha256(repr((MMDEBSTRAP, PYTHON_CHANGES)).encode()).hexdigest()
-    if is_current(client, PYTHON_IMAGE, stamp):
+def make_debian_image(
+    client: docker.DockerClient, tag: str, mmdebstrap: Sequence[str], image_changes: Sequence[str]
+) -> None:
+    """Debian's minimal system with some packages as an image, unless it is there."""
+    stamp = hashlib.sha256(repr((list(mmdebstrap), list(image_changes))).encode()).hexdigest()
+    if is_current(client, tag, stamp):
         return
     if shutil.which("mmdebstrap") is None:
         sys.exit("mmdebstrap is missing: apt-get install mmdebstrap, or pass --base IMAGE with Python 3.11.")
     started = time.monotonic()
-    print(f"{PYTHON_IMAGE}: downloading Debian packages (some 40 MB)", flush=True)
-    with tempfile.TemporaryFile(prefix="tiltyard-python-") as root:
-        subprocess.run(MMDEBSTRAP, check=True, stdin=subprocess.DEVNULL, stdout=root)
+    print(f"{tag}: downloading Debian packages (some 40 MB)", flush=True)
+    with tempfile.TemporaryFile(prefix="tiltyard-debian-") as root:
+        subprocess.run(mmdebstrap, check=True, stdin=subprocess.DEVNULL, stdout=root)
         root.seek(0)
-        repository, _, tag = PYTHON_IMAGE.partition(":")
-        changes = [*PYTHON_CHANGES, f"LABEL {STAMP_LABEL}={stamp}"]
-        client.api.import_image(src=root, repository=repository, tag=tag, changes=changes)
-    report(client, PYTHON_IMAGE, started)
+        repository, _, version = tag.partition(":")
+        changes = [*image_changes, f"LABEL {STAMP_LABEL}={stamp}"]
+        client.api.import_image(src=root, repository=repository, tag=version, changes=changes)
+    report(client, tag, started)
 
 
 def make(client: docker.DockerClient, package: Package) -> None:
     """Build one image, unless it is there already from the same inputs."""
     distributions = closure(package.requirements)
     stamp = _stamp(client, package, distributions)
-    if is_current(client, package.tag, stamp):
+    if is_current(client, package.tag, stamp) or _is_current_by_its_own_tag(client, package, stamp):
         return
     started = time.monotonic()
     print(f"{package.tag}: building", flush=True)
@@ -198,15 +222,26 @@ def make(client: docker.DockerClient, package: Package) -> None:
             _fill(archive, package, distributions)
         context.seek(0)
         _build(client, package, context, stamp)
+    if package.own_tag:
+        client.images.get(package.tag).tag(package.own_tag)
     report(client, package.tag, started)
     for image_id in set(replaced) - {str(client.images.get(package.tag).id)}:
         _remove_untagged(client, image_id)
 
 
+def _is_current_by_its_own_tag(client: docker.DockerClient, package: Package, stamp: str) -> bool:
+    """Whether the image is there and has only lost its ordinary name to another checkout; takes the name back."""
+    if not package.own_tag or not is_current(client, package.own_tag, stamp):
+        return False
+    client.images.get(package.own_tag).tag(package.tag)
+    return True
+
+
 def _remove_untagged(client: docker.DockerClient, image_id: str) -> None:
-    """Remove the image that a new one replaced, unless something is built on it or runs it."""
+    """Remove the image that a new one replaced, unless it has another name, is built upon, or runs."""
     try:
-        client.images.remove(image_id)
+        if not client.images.get(image_id).tags:
+            client.images.remove(image_id)
     except docker.errors.APIError as error:
         if error.status_code not in {404, 409}:
             raise
@@ -253,7 +288,7 @@ def _build(client: docker.DockerClient, package: Package, context: IO[bytes], st
         network_mode="none",
         decode=True,
         buildargs={"BASE": package.base, "WARM": " ".join(package.warm)},
-        labels={STAMP_LABEL: stamp},
+        labels={STAMP_LABEL: stamp, **dict(package.labels)},
     ):
         lines.append(str(message.get("stream", "")))
         if "error" in message:
@@ -297,7 +332,7 @@ def installed_files(one: Distribution) -> Iterator[tuple[str, Path]]:
 
 def _stamp(client: docker.DockerClient, package: Package, distributions: Iterable[Distribution]) -> str:
     digest = hashlib.sha256()
-    for part in (package.tag, _label(client, package.base), package.warm, UNUSED, UNUSED_SUFFIXES):
+    for part in (package.tag, package.labels, _label(client, package.base), package.warm, UNUSED, UNUSED_SUFFIXES):
         digest.update(repr(part).encode())
     for one in distributions:
         digest.update(f"{one.name}=={one.version}\n".encode())
@@ -336,4 +371,9 @@ def report(client: docker.DockerClient, tag: str, started: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except docker.errors.DockerException as error:
+        sys.exit(f"The Docker engine failed: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error.cmd[0]} failed with status {error.returncode}; what it said stands above.")

@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 
 profile=${1:-demo}
 case $profile in
-    demo) extras=web,eval,suites,sandbox,baselines ;;  # the base images are filled from .venv
-    test) extras=web,eval,suites,sandbox,baselines,kernels,dev ;;
+    demo) extras=web,eval,sandbox,baselines ;;  # the base images are filled from .venv
+    test) extras=web,eval,suites,sandbox,s3,baselines,kernels,dev ;;
     *) echo "usage: scripts/setup.sh [demo|test]" >&2; exit 2 ;;
 esac
 python=${PYTHON:-python3}
@@ -34,16 +34,17 @@ has_engine() {
 missing_packages() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-    # reasoning-gym requires pycosat, which has no wheels.
-    have gcc || printf '%s\n' gcc libc6-dev
-    has_python_headers || echo python3-dev
     have git || echo git
     have mmdebstrap || echo mmdebstrap
     have redis-server || echo redis-server
     have dockerd || has_engine || echo docker.io
     if [ "$profile" = test ]; then
+        # reasoning-gym requires pycosat, which has no wheels.
+        have gcc || printf '%s\n' gcc libc6-dev
+        has_python_headers || echo python3-dev
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
         have chromium || echo chromium
+        have docker-registry || echo docker-registry
         [ -d /usr/share/fonts/truetype/dejavu ] || echo fonts-dejavu-core
         [ -d /usr/share/fonts/truetype/liberation ] || echo fonts-liberation
     fi

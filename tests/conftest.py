@@ -5,12 +5,23 @@ skipped, with the reason; with CI or TILTYARD_REQUIRE_SERVICES set (as `make tes
 gap passes for a success.
 """
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import docker
 import pytest
 import pytest_socket
+from django.conf import settings
 from services_for_tests import MissingServiceError, chromium_path, docker_engine, private_redis, services_required
+
+# Where there is no GPU, kernels run in Triton's interpreter. Triton asks for it when it is imported, as peft does.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+# Every worker of a test would else begin by attacking the engine, for ten seconds; the sandbox's own tests do that. The
+# variable is for workers that tests start; this process's settings were read before this file.
+os.environ.setdefault("TILTYARD_WORKER_SELFCHECK", "0")
+settings.WORKER_SELFCHECK = False
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

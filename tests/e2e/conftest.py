@@ -16,6 +16,7 @@ from tiltyard.demo import place, processes
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[2]
 ARTIFACTS_DIR = Path(os.environ.get("TILTYARD_TEST_ARTIFACTS", REPOSITORY_DIR / "var" / "test-artifacts"))
+UPLOAD_BYTES_MAX = 32 << 20
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -50,6 +51,7 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
         stack.enter_context(here.listener)
         # A database of Redis for these processes alone, whoever else uses the server.
         here.environment["TILTYARD_REDIS_URL"] = redis_url.rpartition("/")[0] + "/3"
+        here.environment["TILTYARD_UPLOAD_BYTES_MAX"] = str(UPLOAD_BYTES_MAX)
         here.environment["TILTYARD_DATABASE_URL"] = f"sqlite:///{here.data_dir}/tiltyard.sqlite3"
         for command in (["migrate", "-v0"], ["import_competition", str(REPOSITORY_DIR / "competitions" / "demo")]):
             subprocess.run(
@@ -91,3 +93,10 @@ def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Pa
     if request.session.testsfailed > failed_before:
         ARTIFACTS_DIR.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=ARTIFACTS_DIR / f"{request.node.name}.png", full_page=True)
+
+
+@pytest.fixture
+def page_without_scripts(browser: Browser, live_stack: LiveStack) -> Iterator[Page]:
+    """A page of a browser that runs no JavaScript."""
+    with browser.new_context(base_url=live_stack.address, java_script_enabled=False) as context:
+        yield context.new_page()

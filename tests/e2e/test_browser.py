@@ -93,3 +93,23 @@ def test_file_that_is_no_archive_is_refused_on_the_page(page: Page, tmp_path: Pa
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Not accepted")
     assert "/submit/" in page.url
+
+
+def test_without_scripts_an_upload_over_the_limit_is_answered_with_a_page(
+    page_without_scripts: Page, tmp_path: Path
+) -> None:
+    page = page_without_scripts
+    huge = tmp_path / "huge.tar.gz"
+    with huge.open("wb") as file:
+        file.truncate(48 << 20)
+    sign_up(page)
+    page.goto("/competitions/demo/submit/")
+    page.get_by_label("Two cores").check()
+    page.locator("#file").set_input_files(huge)
+    with page.expect_response("**/submit/") as answered:
+        page.get_by_role("button", name="Submit", exact=True).click()
+    assert answered.value.status == 413
+    expect(page.get_by_role("heading", name="The upload is too large")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text("more than the 32.0 MiB allowed")
+    page.get_by_role("link", name="Choose another archive").click()
+    expect(page.get_by_role("button", name="Submit", exact=True)).to_be_visible()

@@ -37,7 +37,10 @@ def test_every_script_is_executable_and_parses() -> None:
         subprocess.run(["bash", "-n", script], check=True)
 
 
-def test_setup_without_the_right_to_install_says_what_is_missing_and_touches_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tool", "says"), [("apt-get", "you are not root"), (None, "this is not Debian")])
+def test_setup_without_the_right_to_install_says_what_is_missing_and_touches_nothing(
+    tmp_path: Path, tool: str | None, says: str
+) -> None:
     checkout = tmp_path / "checkout"
     (checkout / "scripts").mkdir(parents=True)
     for name in ("scripts/setup.sh", "pyproject.toml", "constraints.txt"):
@@ -49,9 +52,11 @@ def test_setup_without_the_right_to_install_says_what_is_missing_and_touches_not
         (tools / name).symlink_to(str(shutil.which(name)))
     (tools / "python3").symlink_to(Path(sys.executable).resolve())
     (tools / "id").write_text("#!/bin/sh\necho 1000\n")
-    (tools / "apt-get").write_text("#!/bin/sh\necho apt-get must not run >&2; exit 99\n")
-    for name in ("id", "apt-get"):
-        (tools / name).chmod(0o755)
+    if tool is not None:
+        (tools / tool).write_text(f"#!/bin/sh\necho {tool} must not run >&2; exit 99\n")
+    for path in tools.iterdir():
+        if not path.is_symlink():
+            path.chmod(0o755)
 
     result = subprocess.run(
         [checkout / "scripts" / "setup.sh", "demo"],
@@ -62,6 +67,7 @@ def test_setup_without_the_right_to_install_says_what_is_missing_and_touches_not
         timeout=60,
     )
     assert result.returncode == 1, result.stderr
+    assert says in result.stderr
     assert "apt-get install --no-install-recommends" in result.stderr
     assert "git" in result.stderr
     assert not (checkout / ".venv").exists()

@@ -1,5 +1,6 @@
 """An example of a scored result, for tests that read or show results."""
 
+from tiltyard_eval.latency import latency_fields
 from tiltyard_eval.results import Result, Score, SuiteRef, TaskResult, Timing
 
 
@@ -16,7 +17,7 @@ def example_result() -> Result:
         execution_mode="batched-16",
         settings={"seed": 0},
         versions={"evaluator": "0.1.0"},
-        timing=Timing("2026-01-01T00:00:00+00:00", 1.5, 4, 0, 0.1, 0.2),
+        timing=Timing("2026-01-01T00:00:00+00:00", 1.5, 4, 0, **latency_fields([0.05, 0.1, 0.1, 0.2])),
         identity={"seed": 0},
         repro_hash="sha256:feed",
     )

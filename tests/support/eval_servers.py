@@ -30,6 +30,8 @@ class State:
         self.log = options.log
         self.delay_s: float = options.delay
         self.requests = 0
+        self.working = 0
+        self.free_at: float | None = None
         self.lock = threading.Lock()
 
     def count(self, body: dict[str, Any]) -> int:
@@ -136,6 +138,36 @@ class Handler(BaseHTTPRequestHandler):
     def _behave_busy_once(self, body: dict[str, Any]) -> None:
         """503 for every second request."""
         self._send(503 if self.state.requests % 2 else 200, json.dumps(self._document(body)).encode())
+
+    def _behave_wait(self, body: dict[str, Any]) -> None:
+        """429 for the second that it asks to be left alone for."""
+        now_s = time.monotonic()
+        with self.state.lock:
+            self.state.free_at = self.state.free_at or now_s + 1.0
+        if now_s < self.state.free_at:
+            self._send(429, b"{}", {"Retry-After": "1"})
+        else:
+            self._send(200, json.dumps(self._document(body)).encode())
+
+    def _behave_wait_for_ever(self, _body: dict[str, Any]) -> None:
+        self._send(429, b"{}", {"Retry-After": "999999999"})
+
+    def _behave_narrow(self, body: dict[str, Any]) -> None:
+        """Breaks whatever it works on when it gets more than two requests at once: 500, a cut or 503, in turn."""
+        with self.state.lock:
+            self.state.working += 1
+            crowded = self.state.working > 2
+        time.sleep(0.03)
+        with self.state.lock:
+            self.state.working -= 1
+        if not crowded:
+            self._send(200, json.dumps(self._document(body)).encode())
+        elif self.state.requests % 3 == 0:
+            self._send(503, b"{}")
+        elif self.state.requests % 3 == 1:
+            self._send(500, b"{}")
+        else:
+            self._behave_cut(body)
 
     def _behave_drip(self, _body: dict[str, Any]) -> None:
         self._head(200, {"Content-Length": "100000"})

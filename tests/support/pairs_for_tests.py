@@ -54,11 +54,13 @@ class Runner:
             parent.chmod(0o755)
         (self.suite / "suite.yaml").chmod(0o644)
 
-    def __call__(self, image: str, evaluator: str = ASK, **changes: Any) -> PairOutcome:
+    def __call__(
+        self, image: str, evaluator: str = ASK, *, evaluator_image: str = PYTHON_IMAGE, **changes: Any
+    ) -> PairOutcome:
         return run_pair(
             self.client,
             submission_image=image,
-            evaluator_image=PYTHON_IMAGE,
+            evaluator_image=evaluator_image,
             evaluator_command=["python3", "-c", evaluator],
             suite_dir=self.suite,
             results_dir=self.results,
@@ -72,21 +74,3 @@ class Runner:
     def containers(self) -> list[Any]:
         label = f"tiltyard.run={self.labels['tiltyard.run']}"
         return list(self.client.containers.list(all=True, filters={"label": label}))
-
-
-def ordinary_run(runner: Runner, image: str, command: list[str], user: str = "") -> bytes:
-    """The output of a container as `docker run` makes it; removed with its volumes."""
-    container = runner.client.containers.create(
-        image,
-        command,
-        user=user,
-        environment={"LD_PRELOAD": ""},
-        security_opt=["seccomp=unconfined"],  # the engine's own profile differs from version to version
-        labels=runner.labels,
-    )
-    try:
-        container.start()
-        container.wait(timeout=60)
-        return bytes(container.logs(stderr=False))
-    finally:
-        container.remove(force=True, v=True)

@@ -40,7 +40,7 @@ def private_redis() -> Iterator[str]:
     if url := os.environ.get("TILTYARD_REDIS_URL"):
         yield url
         return
-    services = _services_script()
+    services = services_script()
     try:
         services.find_program("redis-server")
     except services.ServiceError as error:
@@ -58,8 +58,8 @@ def chromium_path() -> str:
     return found
 
 
-def _services_script() -> ModuleType:
-    name = "tiltyard_services_script"
+def services_script() -> ModuleType:
+    name = "tiltyardservices_script"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, REPOSITORY_DIR / "scripts" / "services.py")
         assert spec is not None

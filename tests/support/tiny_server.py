@@ -41,6 +41,19 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(4)
         if MODE == "slow":
             time.sleep(600)
+        if MODE == "tell":
+            # Everything that a server can say: which of it comes out of the evaluation?
+            print("asked:", *prompts, file=sys.stderr, flush=True)  # noqa: T201
+            self.send_response(500, prompts[0].splitlines()[0][:200])
+            self.send_header("X-Question", json.dumps(prompts[0]))
+            self.send_header("Content-Length", str(len(json.dumps(prompts))))
+            self.end_headers()
+            self.wfile.write(json.dumps(prompts).encode())
+            return
+        if MODE == "echo":
+            choices = [{"index": i, "text": f" {prompt}", "finish_reason": "stop"} for i, prompt in enumerate(prompts)]
+            self.reply(200, {"object": "text_completion", "model": prompts[0], "choices": choices, "usage": {}})
+            return
         if MODE == "rubbish":
             self.reply(200, {"choices": "none"})
             return

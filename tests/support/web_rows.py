@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition, Page, Phase, Suite, Track
+from tiltyard.leaderboards.changes import board_changed
 from tiltyard.leaderboards.ranking import ranking_basis
 from tiltyard.submissions.models import Artefact, Run, RunEvent, Sample, Submission, SuiteResult, TaskResult
-from tiltyard.submissions.states import FailureReason, RunState
+from tiltyard.submissions.states import FINAL, FailureReason, RunState
 
 TASKS = [
     ("addition", "Addition", "arithmetic"),
@@ -138,7 +139,13 @@ def make_run(
         created_at=site.now,
     )
     queued_at = site.now - timedelta(minutes=4)
-    run = Run.objects.create(submission=submission, queued_at=queued_at, state=state)
+    run = Run.objects.create(
+        submission=submission,
+        queued_at=queued_at,
+        deadline_at=None if state in FINAL else queued_at + timedelta(days=7),
+        queue=site.track.queue,
+        state=state,
+    )
     RunEvent.objects.create(run=run, attempt=0, at=queued_at, state=RunState.QUEUED, message="Accepted and queued.")
     if state == RunState.QUEUED:
         return run
@@ -179,6 +186,7 @@ def score(run: Run, open_score: float, hidden_score: float) -> Run:
     run.ranking_basis = ranking_basis(competition)
     run.image_digest = "sha256:" + "ab12" * 16
     run.save()
+    board_changed([run.submission.track_id])
     return run
 
 
@@ -193,7 +201,7 @@ def _suite_result(run: Run, suite: Suite, value: float) -> None:
         wall_s=83.2,
         result={},
     )
-    chance = random.Random(f"{run.pk}{suite.pk}")  # noqa: S311  not for secrets
+    chance = random.Random(f"{run.submission.name} {suite.name}")  # noqa: S311  not for secrets
     for task in suite.tasks:
         part = min(1.0, max(0.0, value + chance.uniform(-0.15, 0.15)))
         row = TaskResult.objects.create(
@@ -207,9 +215,17 @@ def _suite_result(run: Run, suite: Suite, value: float) -> None:
             low=max(0.0, part - 0.08),
             high=min(1.0, part + 0.08),
             format_failures=chance.randrange(4),
+            item_scores=[float(difficulty < part) for difficulty in _difficulties(task["name"], task["items"])],
         )
         if not suite.is_hidden:
             Sample.objects.bulk_create(_samples(row, chance))
+
+
+def _difficulties(task: str, items: int) -> list[float]:
+    """Of a task's questions, spread over 0..1 and the same for every run, so that runs can be compared by item."""
+    spread = [(index + 0.5) / items for index in range(items)]
+    random.Random(task).shuffle(spread)  # noqa: S311  not for secrets
+    return spread
 
 
 def _samples(row: TaskResult, chance: random.Random) -> list[Sample]:
