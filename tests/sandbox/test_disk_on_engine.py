@@ -26,6 +26,16 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 OWNER = f"test-{uuid.uuid4().hex[:8]}"
 FILL = "for i in $(seq 8); do dd if=/dev/zero of=/x$i bs=1M count=128; done; sleep 600"
 
+# Takes room without writing, so that it does not wait for a busy disk, and goes on until the reserve is surely reached.
+TAKE = """
+import os, time
+for number in range(32):
+    with open(f"/x{number}", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 128 * 1024 * 1024)
+    time.sleep(0.5)
+time.sleep(600)
+"""
+
 Build = Callable[..., Any]
 
 
@@ -195,7 +205,7 @@ def test_what_others_write_is_not_the_builds_fault(
 
     def write_beside(share: DiskShare) -> bool:
         if not neighbours:
-            neighbours.append(client.containers.run(PYTHON_IMAGE, ["sh", "-c", FILL], detach=True))
+            neighbours.append(client.containers.run(PYTHON_IMAGE, ["python3", "-c", TAKE], detach=True))
         return seen(share)
 
     monkeypatch.setattr(DiskShare, "is_at_reserve", write_beside)

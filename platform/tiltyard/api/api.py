@@ -1,6 +1,8 @@
 """The REST API. Its reference is generated: /api/v1/docs, /api/v1/openapi.json."""
 
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.multipartparser import MultiPartParserError
 from ninja import Status
 from ninja.errors import AuthenticationError, ValidationError
 
@@ -63,3 +65,16 @@ def not_valid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """In one sentence, as every other error, in place of the framework's list."""
     parts = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors]
     return api.create_response(request, {"detail": "; ".join(parts) + "."}, status=422)
+
+
+@api.exception_handler(MultiPartParserError)
+def unreadable_form(request: HttpRequest, _error: MultiPartParserError) -> HttpResponse:
+    detail = "The body cannot be read: it is not a complete form of the type multipart/form-data."
+    return api.create_response(request, {"detail": detail}, status=400)
+
+
+@api.exception_handler(SuspiciousOperation)
+def refused_form(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
+    """A body that Django refuses to read on: too large, or of too many fields or files."""
+    detail = "The body cannot be read: it is larger, or has more fields or files, than a form of ours may have."
+    return api.create_response(request, {"detail": detail}, status=413 if isinstance(error, RequestDataTooBig) else 400)

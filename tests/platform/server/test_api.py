@@ -210,6 +210,32 @@ def test_a_file_over_the_limit(owner: Caller, archive: Path, settings: Settings)
     assert "is more than the 100 bytes allowed" in answer["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type", "says"),
+    [
+        (b"a=1", "multipart/form-data", "not a complete form"),
+        (b"a=1", "multipart/form-data; boundary=" + "=" * 300, "not a complete form"),
+        (
+            "".join(f'--b\r\nContent-Disposition: form-data; name="f{i}"\r\n\r\nx\r\n' for i in range(1500)),
+            "",
+            "fields",
+        ),
+    ],
+    ids=["no boundary", "an impossible boundary", "too many fields"],
+)
+def test_a_body_that_is_no_form(owner: Caller, caplog: Any, body: bytes | str, content_type: str, says: str) -> None:
+    data = body if isinstance(body, bytes) else f"{body}--b--\r\n".encode()
+    response = owner.client.post(
+        "/api/v1/competitions/little-questions/submissions",
+        data,
+        content_type=content_type or "multipart/form-data; boundary=b",
+        headers=owner.headers,
+    )
+    assert response.status_code == 400
+    assert says in response.json()["detail"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_my_submissions(owner: Caller, stranger: Caller, site: Site) -> None:
     run = make_run(site, "mine")
     make_run(site, "theirs", owner=site.stranger)
