@@ -22,6 +22,7 @@ class Leader(BaseModel):
 
     name: str
     is_baseline: bool
+    is_reference: bool = False
     score: float
     low: float | None
     high: float | None
@@ -53,6 +54,7 @@ def _leader(entry: Entry) -> Leader:
     return Leader(
         name=entry.name,
         is_baseline=entry.is_baseline,
+        is_reference=entry.is_reference,
         score=entry.score.value,
         low=entry.score.low,
         high=entry.score.high,

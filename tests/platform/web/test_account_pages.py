@@ -40,6 +40,7 @@ def test_entrance_pages_wear_the_sites_frame(client: Client, path: str) -> None:
 
     assert 'class="site-header"' in page
     assert 'id="main"' in page
+    assert not re.search(r">\s*(Sign Up|Sign In|Password Reset)\s*<", page)  # headings and buttons in sentence case
 
 
 def test_the_password_can_be_changed(owner: Client, site: Site) -> None:

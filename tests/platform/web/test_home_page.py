@@ -1,5 +1,7 @@
 """The front page."""
 
+import re
+
 import pytest
 import web_rows
 from django.test import Client
@@ -21,6 +23,20 @@ def test_it_shows_the_competition_with_its_phase_and_its_leader(client: Client, 
     assert "sharp" in page
     assert "65.0" in page
     assert "1 entry on the board" in page
+
+
+def test_organisers_entries_are_called_what_the_board_calls_them(client: Client, site: Site) -> None:
+    site.competition.reference_baselines = ["plain"]
+    site.competition.save()
+    for name in ("plain", "memoriser"):
+        run = web_rows.make_run(site, name, is_baseline=True, state=RunState.SCORED)
+        web_rows.score(run, 0.70, 0.60)
+    refresh_all(timezone.now())
+
+    page = client.get("/").content.decode()
+
+    assert re.search(r"plain\s*<span[^>]*>\(baseline\)", page)
+    assert re.search(r"memoriser\s*<span[^>]*>\(example\)", page)
 
 
 @pytest.mark.django_db

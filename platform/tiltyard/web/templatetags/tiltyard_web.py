@@ -17,6 +17,13 @@ _CHIPS = {RunState.SCORED: "good", RunState.FAILED: "bad", RunState.CANCELLED: "
 
 
 @register.filter
+def sentence_case(text: str) -> str:
+    """ "Sign Up" as "Sign up": allauth's headings and buttons, beside those of the site."""
+    stripped = text.strip()
+    return mark_safe(stripped[:1].upper() + stripped[1:].lower())  # noqa: S308  a slot is escaped already
+
+
+@register.filter
 def percent(value: float | None) -> str:
     """0.6238 as "62.4"."""
     return "–" if value is None else f"{100 * value:.1f}"
