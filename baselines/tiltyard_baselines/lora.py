@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -13,13 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiltyard_baselines.data import Item, batches, encode_items
 from tiltyard_baselines.plot import plot_loss
+from tiltyard_baselines.quantised import LINEAR_LAYERS, quantise_base
 from tiltyard_baselines.training import Schedule, train
 from tiltyard_kernels import patch
-from tiltyard_kernels.quantise import Nf4, QuantisedTensor, quantize_
+from tiltyard_kernels.quantise import QuantisedTensor
 
 logger = logging.getLogger(__name__)
 
-LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ROW_TOKENS = 256
 
 
@@ -34,7 +34,7 @@ class AdapterConfig:
     prompt_weight: float = 0.0
     warmup_fraction: float = 0.05
     decay_fraction: float = 0.7
-    base: Literal["plain", "nf4"] = "plain"  # nf4 is QLoRA: the frozen weights in four bits while training
+    base: Literal["plain", "nf4"] = "plain"  # nf4 is QLoRA: the frozen weights stay in four bits
 
 
 def train_adapter(
@@ -51,17 +51,13 @@ def train_adapter(
 
     ``on_kernels`` trains through ``tiltyard_kernels``, to the same losses; by default on a GPU only.
     """
-    torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32, local_files_only=True).to(device)
-    lora = LoraConfig(
-        r=config.rank, lora_alpha=2 * config.rank, target_modules=LINEAR_LAYERS, task_type="CAUSAL_LM", bias="none"
-    )
-    model = get_peft_model(model, lora)
+    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32, local_files_only=True)
     if config.base == "nf4":
-        quantize_(model, Nf4(group=32), lambda _module, name: name.endswith("base_layer"))
+        quantise_base(model)
+    model = add_adapter(model, config.rank, seed).to(device)
     if on_kernels or (on_kernels is None and device.startswith("cuda")):
-        _run_on_kernels(model)
+        run_on_kernels(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     data = encode_items(items, tokenizer, ROW_TOKENS)
     steps = max(1, math.ceil(config.epochs * len(data.tokens) / (config.rows_per_batch * ROW_TOKENS)))
@@ -84,10 +80,23 @@ def train_adapter(
     plot_loss(out / "loss.jsonl", out / "loss.svg")
 
 
-def _run_on_kernels(model: torch.nn.Module) -> None:
+def add_adapter(model: Any, rank: int, seed: int) -> Any:
+    """Return the model as peft's, with an untrained adapter on every linear of its decoder layers.
+
+    ``seed`` alone decides the adapter's first weights: they are drawn on the CPU, whatever kind of base there is.
+    """
+    torch.manual_seed(seed)
+    return get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LINEAR_LAYERS, task_type="CAUSAL_LM", bias="none")
+    )
+
+
+def run_on_kernels(model: torch.nn.Module) -> None:
     """Patch the model. Autocast would round the frozen weights to bf16 at every step: they are rounded once."""
     for module in model.modules():
         weight = getattr(getattr(module, "base_layer", None), "weight", None)
-        if isinstance(weight, torch.nn.Parameter) and not isinstance(weight, QuantisedTensor):
+        if not isinstance(weight, torch.nn.Parameter) or isinstance(weight, QuantisedTensor):
+            continue
+        if weight.is_floating_point():  # bitsandbytes' are bytes
             weight.data = weight.data.to(torch.bfloat16)
     patch(model)

@@ -74,13 +74,16 @@ def train(
     device: torch.device,
     log_path: Path,
     gradient_clip: float = 1.0,
+    log_every: int = LOG_EVERY_STEPS,
+    compute: torch.dtype = torch.bfloat16,
     checkpoint: Callable[[], None] = lambda: None,
     checkpoint_every_s: float = 300.0,
 ) -> int:
     """Train until the schedule ends and return the number of steps taken.
 
-    Computes in bf16 autocast over fp32 weights. Appends ``{"step", "elapsed_s", "tokens", "loss", "answer_loss",
-    "lr_scale"}`` to ``log_path`` every ``LOG_EVERY_STEPS`` steps; calls ``checkpoint`` now and then.
+    Computes in autocast to ``compute`` over fp32 weights; fp32 leaves autocast out. Writes ``{"step", "elapsed_s",
+    "tokens", "loss", "answer_loss", "lr_scale"}`` to ``log_path`` every ``log_every`` steps; calls ``checkpoint`` now
+    and then.
     """
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -95,13 +98,13 @@ def train(
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                     group["lr"] = lr * scale
             batch = next(batches).to(device)
-            sums += torch.stack(_step(model, batch, optimizers, parameters, gradient_clip))
+            sums += torch.stack(_step(model, batch, optimizers, parameters, clip=gradient_clip, compute=compute))
             step += 1
             tokens += batch.tokens.numel()
-            if step % LOG_EVERY_STEPS == 0:
-                loss, answer_loss = (sums / LOG_EVERY_STEPS).tolist()
+            if step % log_every == 0:
+                loss, answer_loss = (sums / log_every).tolist()
                 record = {"step": step, "elapsed_s": round(time.monotonic() - started, 1), "tokens": tokens}
-                record |= {"loss": round(loss, 4), "answer_loss": round(answer_loss, 4), "lr_scale": round(scale, 4)}
+                record |= {"loss": round(loss, 6), "answer_loss": round(answer_loss, 6), "lr_scale": round(scale, 4)}
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 sums.zero_()
@@ -116,9 +119,11 @@ def _step(
     batch: Batch,
     optimizers: Sequence[torch.optim.Optimizer],
     parameters: list[torch.nn.Parameter],
-    gradient_clip: float,
+    *,
+    clip: float,
+    compute: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    with torch.autocast(batch.tokens.device.type, torch.bfloat16):
+    with torch.autocast(batch.tokens.device.type, compute, enabled=compute != torch.float32):
         logits = model(
             input_ids=batch.tokens,
             position_ids=batch.positions,
@@ -127,7 +132,7 @@ def _step(
         ).logits
         loss, answer_loss = weighted_loss(logits, batch)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, gradient_clip)
+    torch.nn.utils.clip_grad_norm_(parameters, clip)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()

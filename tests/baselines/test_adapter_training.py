@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 @pytest.fixture
 def base_model(tmp_path: Path, tokenizer: Any) -> Path:
     torch.manual_seed(1)
-    model = pretrain.build_model(ModelConfig(32, 64, layers=2, heads=2, kv_heads=1, context_tokens=256), tokenizer)
+    model = pretrain.build_model(ModelConfig(64, 128, layers=2, heads=2, kv_heads=1, context_tokens=256), tokenizer)
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     return tmp_path / "base"

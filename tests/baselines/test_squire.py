@@ -1,5 +1,7 @@
 """The checkpoint and the adapters that stand in the repository."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiltyard_baselines.data import Item
 from tiltyard_baselines.evaluate_local import accuracy_by_task
+from tiltyard_baselines.serve.__main__ import _parse_arguments
 from tiltyard_baselines.serve.engine import Engine
 from tiltyard_baselines.serve.loading import load_model
 from tiltyard_baselines.serve.runner import ModelRunner
@@ -47,6 +50,21 @@ def test_submission_is_complete(folder: Path) -> None:
     dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
     assert "ARG BASE=tiltyard/runtime:cpu\nFROM ${BASE}\n" in dockerfile
     assert ("--adapter" in dockerfile) == (folder / "adapter" / "adapter_config.json").exists()
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith(f"# {folder.name}\n")
+    adapter = {path.name for path in folder.glob("adapter/*")}
+    assert adapter in (set(), {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl", "loss.svg"})
+
+
+@pytest.mark.parametrize("folder", SUBMISSIONS, ids=lambda folder: folder.name)
+def test_server_takes_the_command_of_the_submission(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
+    *start, command = dockerfile.partition("\nCMD ")
+    python, _, module, *arguments = json.loads(command)
+    assert (start[1], python, module) == ("\nCMD ", "python3", "tiltyard_baselines.serve")
+    monkeypatch.setattr(sys, "argv", ["serve", *arguments])
+    options = _parse_arguments()
+    assert options.model == Path("/opt/squire")
+    assert options.quantise == ("nf4" if folder.name == "qlora" else None)
 
 
 def test_repository_stays_small() -> None:

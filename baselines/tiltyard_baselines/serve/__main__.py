@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from tiltyard_baselines.serve.app import Backend, build_app
-from tiltyard_baselines.serve.loading import DTYPES
+from tiltyard_baselines.serve.loading import DTYPES, QUANTISATIONS
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,14 @@ def _load(options: argparse.Namespace, backend: Backend, server: uvicorn.Server,
 
         torch.set_num_threads(options.threads)
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = load_model(options.model, options.adapter, device, options.dtype)
+        model, tokenizer = load_model(
+            options.model,
+            options.adapter,
+            device,
+            options.dtype,
+            quantise=options.quantise,
+            on_kernels=options.kernels,
+        )
         backend.engine = Engine(ModelRunner(model, tokenizer, options.batch_rows, options.context_tokens))
         logger.info("ready on port %d (%s, %d threads)", options.port, device, options.threads)
     except Exception as error:  # the boundary of the thread: whatever it was, the process must end and say so
@@ -68,7 +75,15 @@ def _port() -> int:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tiltyard_baselines.serve", description="Serve a language model.")
     parser.add_argument("--model", type=Path, required=True, help="folder of a checkpoint")
-    parser.add_argument("--adapter", type=Path, help="folder of a peft adapter, merged at load")
+    parser.add_argument("--adapter", type=Path, help="folder of a peft adapter; merged at load, unless --quantise")
+    parser.add_argument(
+        "--quantise", choices=QUANTISATIONS, help="keep the base in four bits and the adapter beside it"
+    )
+    parser.add_argument(
+        "--kernels",
+        action=argparse.BooleanOptionalAction,
+        help="run the layers on tiltyard_kernels; default: where there is CUDA",
+    )
     parser.add_argument("--name", default="squire", help="the model's name in GET /v1/models")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=None, help="default: TILTYARD_PORT, or 8000")
