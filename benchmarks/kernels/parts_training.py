@@ -1,7 +1,13 @@
 """Parts that train: the loss, LoRA and QLoRA steps of an 8B-shaped model, and attention over packed documents."""
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +67,7 @@ def _peak_gib(call: Callable[[], Any]) -> float | None:
     return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
-def _model(bench: Bench) -> Any:
+def llama(bench: Bench) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415  # only for these parts
 
     config = LlamaConfig(
@@ -78,13 +84,13 @@ def _model(bench: Bench) -> Any:
         return LlamaForCausalLM(config).to(bench.dtype)
 
 
-def _adapted(model: Any, rank: int) -> Any:
+def with_adapters(model: Any, rank: int) -> Any:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  # only for these parts
 
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGETS))
 
 
-def _step(model: Any, tokens: torch.Tensor) -> Callable[[], Any]:
+def training_step(model: Any, tokens: torch.Tensor) -> Callable[[], Any]:
     trained = [p for p in model.parameters() if p.requires_grad]
 
     def run() -> Any:
@@ -102,7 +108,7 @@ def _compare_steps(bench: Bench, what: str, makers: dict[str, Callable[[], Any]]
         if not bench.is_wanted(f"{what}: {name}"):
             continue
         try:
-            step = _step(make(), tokens)
+            step = training_step(make(), tokens)
             step()
         except Exception as error:  # whatever a peer raises is its result
             if bench.is_tiny:
@@ -121,16 +127,16 @@ def lora(bench: Bench) -> None:
     for rank in (16, 64):
         makers: dict[str, Callable[[], Any]] = {
             "ours": partial(_ours, bench, rank, None),
-            "peft": lambda rank=rank: _adapted(_model(bench), rank),
+            "peft": lambda rank=rank: with_adapters(llama(bench), rank),
         }
-        makers["peft + compile"] = lambda rank=rank: _compiled(bench, _adapted(_model(bench), rank))
+        makers["peft + compile"] = lambda rank=rank: _compiled(bench, with_adapters(llama(bench), rank))
         if bench.peer("liger_kernel.transformers") is not None and not bench.is_tiny:
             makers["peft + Liger"] = partial(_liger, bench, rank)
         _compare_steps(bench, f"LoRA r={rank}", makers)
 
 
 def _ours(bench: Bench, rank: int, base: Any) -> Any:
-    model = _adapted(_model(bench), rank)
+    model = with_adapters(llama(bench), rank)
     if base is not None:
         quantize_(model, base)
     patch(model)
@@ -146,9 +152,30 @@ def _compiled(bench: Bench, model: Any) -> Any:
 def _liger(bench: Bench, rank: int) -> Any:
     from liger_kernel.transformers import apply_liger_kernel_to_llama  # type: ignore[import-not-found]  # noqa: PLC0415
 
-    model = _adapted(_model(bench), rank)
+    model = with_adapters(llama(bench), rank)
     apply_liger_kernel_to_llama(model=model.base_model.model, rope=True, rms_norm=True, swiglu=True)
     return model
+
+
+def first_call(bench: Bench) -> None:
+    """A fresh process to its first step: with no compiled kernel, and with what the first process left."""
+    script = str(Path(__file__).with_name("first_call.py"))
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("nothing compiled", "kernels compiled"):
+            what = f"first call, {name}"
+            if not bench.is_wanted(what):
+                continue
+            options = ["--tiny"] if bench.is_tiny else []
+            run = subprocess.run(
+                [sys.executable, script, *options],
+                env=os.environ | {"TRITON_CACHE_DIR": cache},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            seconds = json.loads(run.stdout.splitlines()[-1])
+            size = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
+            bench.keep(what, {"ms": {key: value * 1e3 for key, value in seconds.items()}, "cache_bytes": size})
 
 
 def qlora(bench: Bench) -> None:
@@ -169,7 +196,7 @@ def qlora(bench: Bench) -> None:
 def _bitsandbytes(bench: Bench, *, is_patched: bool = False) -> Any:
     import bitsandbytes as bnb  # type: ignore[import-not-found]  # noqa: PLC0415  # only where it is there
 
-    model = _model(bench)
+    model = llama(bench)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.Linear) and name in TARGETS:
@@ -178,7 +205,7 @@ def _bitsandbytes(bench: Bench, *, is_patched: bool = False) -> Any:
                 )
                 made.weight = bnb.nn.Params4bit(child.weight.data.cpu(), requires_grad=False, quant_type="nf4")
                 setattr(module, name, made.to("cuda"))
-    model = _adapted(model, 16)
+    model = with_adapters(model, 16)
     if is_patched:
         patch(model)
     return model

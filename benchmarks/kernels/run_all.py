@@ -36,6 +36,7 @@ PARTS = {
     "mlp": products.mlp,
     "few-rows": products.few_rows,
     "crossover": products.crossover,
+    "first-call": training.first_call,
 }
 # What is to be shown, as peer's time over ours: the rows by how they begin, the peer, and at least how much.
 BARS = [

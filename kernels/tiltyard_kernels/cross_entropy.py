@@ -1,10 +1,10 @@
 """LM head and cross-entropy without the logits of a whole batch.
 
-Rows go in chunks whose logits fit in `CHUNK_BYTES`. For a chunk, one GEMM makes the logits, and its epilogue their
-log-sum-exp, the label's logit and the row's sum; one pass turns the logits into their gradient in place; a second GEMM
-makes dx and, if the head is trained, a third accumulates dW. So the forward does the backward's work too, three
-products in all (two with a frozen head), and the backward only scales what is there. Without gradients the logits are
-never written: the epilogue's reductions are all.
+Rows go in chunks whose logits fit in `CHUNK_BYTES`. For a chunk, one GEMM makes the logits; one kernel finds their
+log-sum-exp and turns them into their gradient in place; a second GEMM makes dx and, if the head is trained, a third
+accumulates dW. So the forward does the backward's work too, three products in all (two with a frozen head), and the
+backward only scales what is there, and nothing where the loss's own gradient is 1. Without gradients the logits are
+never written: an epilogue's reductions are all.
 
 After Liger's fused linear cross-entropy (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). The z-loss is
 PaLM's (arXiv 2204.02311), the soft cap Gemma 2's (arXiv 2408.00118).
@@ -22,7 +22,6 @@ import torch
 from tiltyard_kernels.epilogue import (
     Epilogue,
     Value,
-    cast,
     column_index,
     epilogue,
     per_row,
@@ -36,8 +35,10 @@ from tiltyard_kernels.epilogue import (
 )
 from tiltyard_kernels.gemm import gemm
 from tiltyard_kernels.gemm.execute import runs_in_triton
+from tiltyard_kernels.gemm.ops import _store, runs_directly
 
-CHUNK_BYTES = 256 << 20
+# At most this much memory beside the gradients. Fewer, larger chunks read and write dW less often.
+CHUNK_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,12 @@ def _check(  # noqa: PLR0917  # the public function's arguments
 
 
 @cache
-def _program(*, is_capped: bool, kept: torch.dtype | None) -> Epilogue:
-    """Logits' reductions, and the logits themselves, in the dtype `kept`, where a gradient is made of them.
+def _program(*, is_capped: bool, is_summed: bool) -> Epilogue:
+    """Logits' reductions, without the logits: log-sum-exp, the label's logit, and with `is_summed` a row's sum."""
 
-    The reductions are then over the rounded logits: a softmax of rounded logits by the sum of unrounded ones does not
-    add up to 1, which cost 15 % more error in the gradients.
-    """
-
-    def reductions(exact: Value, label: Value) -> dict[str, Value]:
-        logits = cast(exact, kept) if kept in (torch.float16, torch.bfloat16) else exact
-        picked = where(column_index(logits) == label, logits, 0.0)
-        found = {"lse": logits, "picked": picked, "total": logits}
-        return found | ({"logits": logits} if kept is not None else {})
+    def reductions(logits: Value, label: Value) -> dict[str, Value]:
+        found = {"lse": logits, "picked": where(column_index(logits) == label, logits, 0.0)}
+        return found | ({"total": logits} if is_summed else {})
 
     def head(acc: Value, label: Value) -> Mapping[str, Value]:
         return reductions(acc, label)
@@ -153,15 +148,19 @@ def _program(*, is_capped: bool, kept: torch.dtype | None) -> Epilogue:
         return reductions(cap * tanh(acc / cap), label)
 
     loads = {"label": per_row(integer=True)} | ({"cap": scalar()} if is_capped else {})
-    stores = {"lse": row_logsumexp(), "picked": row_sum(), "total": row_sum()}
-    stores |= {"logits": store(dtype=kept)} if kept is not None else {}
+    stores = {"lse": row_logsumexp(), "picked": row_sum()} | ({"total": row_sum()} if is_summed else {})
     return epilogue(loads=loads, stores=stores)(capped_head if is_capped else head)
 
 
 # Registered now, and not under torch.compile's tracing.
 for _is_capped in (False, True):
-    for _kept in (None, torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        _program(is_capped=_is_capped, kept=_kept)
+    for _is_summed in (False, True):
+        _program(is_capped=_is_capped, is_summed=_is_summed)
+
+
+@epilogue(loads={"cap": scalar()}, stores={"out": store()})
+def _capped(acc: Value, cap: Value) -> Mapping[str, Value]:
+    return {"out": cap * tanh(acc / cap)}
 
 
 @epilogue(loads={"share": per_row()}, stores={"out": store()})
@@ -197,7 +196,6 @@ def _head_loss(  # noqa: PLR0917  # a torch operator's schema
     # The gradient of the logits is stored as p − onehot, and the mean's share applied to the products' accumulators: in
     # float16, p divided by thousands of rows would be lost.
     x_share, w_share = share.expand(rows).contiguous(), share.expand(vocabulary).contiguous()
-    program = _program(is_capped=cap > 0, kept=x.dtype if with_gradient else None)
     capped: dict[str, Any] = {"cap": cap} if cap > 0 else {}
     dx = torch.empty_like(x) if with_gradient else x.new_empty(0)
     dw = torch.empty_like(weight) if trains_weight else x.new_empty(0)
@@ -207,19 +205,24 @@ def _head_loss(  # noqa: PLR0917  # a torch operator's schema
     size = size // 128 * 128 or size
     for start in range(0, rows, size):
         chunk = slice(start, min(start + size, rows))
-        made = gemm(x[chunk], weight.t(), program, label=labels[chunk], **capped)
-        lse, picked = made["lse"], made["picked"]
-        target = (1 - smoothing) * picked + smoothing / vocabulary * made["total"]
+        if with_gradient:
+            logits = gemm(x[chunk], weight.t(), _capped if capped else _store, **capped)["out"]
+            lse, picked, total, entropy[chunk] = _to_gradient(
+                logits, labels[chunk], counted[chunk], smoothing, z_loss, cap
+            )
+            gemm(logits, weight, _scaled, share=x_share[chunk], into={"out": dx[chunk]})
+            if trains_weight and start == 0:
+                gemm(logits.t(), x[chunk], _scaled, share=w_share, into={"out": dw})
+            elif trains_weight:
+                gemm(logits.t(), x[chunk], _accumulated, before=dw, share=w_share, into={"out": dw})
+            del logits  # before the next chunk's are made
+        else:
+            program = _program(is_capped=cap > 0, is_summed=smoothing > 0)
+            made = gemm(x[chunk], weight.t(), program, label=labels[chunk], **capped)
+            lse, picked, total = made["lse"], made["picked"], made.get("total")
+        target = picked if total is None else (1 - smoothing) * picked + smoothing / vocabulary * total
         losses[chunk] = (lse - target + z_loss * lse.square()) * counted[chunk] * share
         logprobs[chunk] = torch.where(is_valid[chunk], picked - lse, 0)
-        if with_gradient:
-            entropy[chunk] = _to_gradient(made["logits"], labels[chunk], lse, counted[chunk], smoothing, z_loss, cap)
-            gemm(made["logits"], weight, _scaled, share=x_share[chunk], into={"out": dx[chunk]})
-        if trains_weight:
-            if start == 0:
-                gemm(made["logits"].t(), x[chunk], _scaled, share=w_share, into={"out": dw})
-            else:
-                gemm(made["logits"].t(), x[chunk], _accumulated, before=dw, share=w_share, into={"out": dw})
     if trains_weight and rows == 0:
         dw.zero_()
     return losses.sum(), logprobs, entropy, dx, dw
@@ -228,44 +231,55 @@ def _head_loss(  # noqa: PLR0917  # a torch operator's schema
 def _to_gradient(  # noqa: PLR0917  # the loss's own terms
     logits: torch.Tensor,
     labels: torch.Tensor,
-    lse: torch.Tensor,
     counted: torch.Tensor,
     smoothing: float,
     z_loss: float,
     cap: float,
-) -> torch.Tensor:
-    """Overwrite `logits` with the loss's gradient; return the rows' entropy."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Overwrite `logits` with the loss's gradient. Each row's log-sum-exp, label's logit, sum if smoothed, and entropy.
+
+    All are taken over the logits as they were rounded: a softmax of these by the sum of unrounded ones does not add up
+    to 1, which cost 15 % more error in the gradients.
+    """
     rows, vocabulary = logits.shape
-    if runs_in_triton(logits) and lse.dtype == torch.float32:
+    if runs_in_triton(logits) and counted.dtype == torch.float32:
         from tiltyard_kernels.device.softmax_gradient import softmax_gradient_kernel  # noqa: PLC0415  # only there
 
-        entropy = torch.empty_like(lse)
+        lse, picked, entropy = (torch.empty_like(counted) for _ in range(3))
+        total = torch.empty_like(counted) if smoothing else None
         softmax_gradient_kernel[(rows,)](
             logits,
             logits.stride(0),
             labels.contiguous(),
-            lse,
             counted.contiguous(),
+            lse,
+            picked,
+            total,
             entropy,
             vocabulary,
             float(smoothing),
             float(z_loss),
             float(cap),
+            HAS_TOTAL=total is not None,
             HAS_CAP=cap > 0,
             BLOCK=4096 if logits.is_cuda else 64,
             num_warps=8,
         )
-        return entropy
-    wide = logits.to(lse.dtype)
+        return lse, picked, total, entropy
+    wide = logits.to(counted.dtype)
+    lse = wide.logsumexp(1)
     p = torch.exp(wide - lse[:, None])
     entropy = lse - (p * wide).sum(1)
-    p = p * (1 + 2 * z_loss * lse)[:, None] - smoothing / vocabulary
     is_token = (labels >= 0) & (labels < vocabulary)
-    p[is_token, labels[is_token].long()] -= 1 - smoothing
+    places = torch.where(is_token, labels, 0).long()[:, None]
+    picked = torch.where(is_token, wide.gather(1, places)[:, 0], 0)
+    total = wide.sum(1) if smoothing else None
+    p = p * (1 + 2 * z_loss * lse)[:, None] - smoothing / vocabulary
+    p.scatter_add_(1, places, ((smoothing - 1) * is_token.to(p.dtype))[:, None])
     if cap > 0:
         p *= 1 - (wide / cap).square()
     logits.copy_(p * counted[:, None])
-    return entropy
+    return lse, picked, total, entropy
 
 
 @_head_loss.register_fake
@@ -289,9 +303,21 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -
 
 def _scale(ctx: Any, dloss: torch.Tensor, *_others: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     dx, dw = ctx.saved_tensors
-    scaled_x = dx * dloss.to(dx.dtype) if ctx.with_gradient else None
-    scaled_w = dw * dloss.to(dw.dtype) if ctx.trains_weight else None
+    scaled_x = _scaled_gradient(dx, dloss) if ctx.with_gradient else None
+    scaled_w = _scaled_gradient(dw, dloss) if ctx.trains_weight else None
     return scaled_x, scaled_w, *([None] * 8)
+
+
+def _scaled_gradient(gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """gradient · factor; in the gradient's own memory where this backward is the last that sees it."""
+    is_last = not torch._C._autograd._get_current_graph_task_keep_graph()
+    if not (is_last and gradient.numel() and gradient.dtype != torch.float64 and runs_directly([gradient, factor])):
+        return gradient * factor.to(gradient.dtype)
+    from tiltyard_kernels.device.softmax_gradient import scale_kernel  # noqa: PLC0415  # only where Triton is there
+
+    block = 4096 if gradient.is_cuda else 256
+    scale_kernel[(-(-gradient.numel() // block),)](gradient, factor, gradient.numel(), BLOCK=block, num_warps=8)
+    return gradient
 
 
 _head_loss.register_autograd(_scale, setup_context=_keep)

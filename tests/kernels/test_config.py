@@ -46,6 +46,9 @@ def test_sub_tiles_keep_groups_whole_and_narrow() -> None:
     assert base.fitted(1, 1.0, loads_tiles=True).subtiles == 4
     wide = base.fitted(1, 2.0, loads_tiles=True)
     assert (wide.subtiles, wide.stages) == (4, 3)
+    two = Config(128, 128, 64, stages=3, warps=4, subtiles=4, resident=2)
+    assert two.fitted(1, 1.0, loads_tiles=True) == two
+    assert two.fitted(1, 2.0, loads_tiles=True).resident == 1
     heads = base.fitted(128, 1.0, loads_tiles=True)
     assert heads.block_n // heads.subtiles >= 128
     assert Config(32, 64, 32, subtiles=2).fitted(256, 1.0, loads_tiles=False).block_n == 256

@@ -41,14 +41,24 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_loss_and_gradients(dtype: torch.dtype, variant: dict[str, Any], device: torch.device) -> None:
     x, weight, labels = case(device, dtype)
     result = linear_cross_entropy(x, weight, labels, **variant)
-    gradients = torch.autograd.grad(result.loss * 3, (x, weight))
+    gradients = torch.autograd.grad(result.loss * 4, (x, weight))  # a power of two costs no rounding
     wide = [v.detach().double().requires_grad_() for v in (x, weight)]
     truth = linear_cross_entropy_reference(*wide, labels, **variant)
     assert relative_error(result.loss, truth) <= ROUNDING[dtype]  # the logits were rounded to dtype
-    truths = torch.autograd.grad(truth * 3, wide)
-    peers = torch.autograd.grad(linear_cross_entropy_reference(x, weight, labels, **variant) * 3, (x, weight))
+    truths = torch.autograd.grad(truth * 4, wide)
+    peers = torch.autograd.grad(linear_cross_entropy_reference(x, weight, labels, **variant) * 4, (x, weight))
     for gradient, its_truth, peer in zip(gradients, truths, peers, strict=True):
         assert_close(gradient, its_truth, peer=peer)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_factor_costs_one_rounding(dtype: torch.dtype, device: torch.device) -> None:
+    x, weight, labels = case(device, dtype)
+    plain, scaled = (
+        torch.autograd.grad(linear_cross_entropy(x, weight, labels).loss * factor, (x, weight)) for factor in (1, 3)
+    )
+    for before, after in zip(plain, scaled, strict=True):
+        torch.testing.assert_close(after.double(), before.double() * 3, rtol=torch.finfo(dtype).eps, atol=1e-6)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -126,3 +136,15 @@ def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         linear_cross_entropy(**(arguments | change))
+
+
+def test_a_graph_that_is_kept_gives_its_gradients_again(device: torch.device) -> None:
+    """The last backward scales in the gradients' own memory; those before it must not."""
+    x, weight, labels = case(device, torch.float32)
+    loss = linear_cross_entropy(x, weight, labels).loss * 3
+    first = torch.autograd.grad(loss, (x, weight), retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    last = torch.autograd.grad(loss, (x, weight))
+    for gradients in zip(first, kept, last, strict=True):
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+        torch.testing.assert_close(gradients[2], gradients[1])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from kernel_errors import assert_gradients_close
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -264,3 +265,29 @@ def test_a_block_stands_for_a_layer() -> None:
     assert_same(plain, exchanged)
     with pytest.raises(ValueError, match="Linear is no layer that a Block can stand for"):
         Block(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("base", [None, Nf4(32), Int4(32)], ids=["plain", "nf4", "int4"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_step_on_a_gpu(kind: str, base: Any) -> None:
+    """In bfloat16, by the kernels: as near to float32 as the model's own step in bfloat16."""
+    torch.manual_seed(0)
+    model = adapted(MODELS[kind]()).cuda().to(torch.bfloat16)
+    if base is not None:
+        quantize_(model, base)
+    plain = copy.deepcopy(model)
+    for module in plain.modules():
+        if isinstance(module, torch.nn.Linear) and isinstance(module.weight, QuantisedTensor):
+            module.weight = torch.nn.Parameter(module.weight.dequantise(), requires_grad=False)
+    patch(model)
+    found = [gpu_step(model), gpu_step(plain), gpu_step(copy.deepcopy(plain).float())]
+    (loss, mine), (its_loss, its), (true_loss, true) = found
+    assert abs(loss - true_loss) <= 1.1 * abs(its_loss - true_loss) + 2e-3
+    assert_gradients_close(mine, true, its)
+
+
+def gpu_step(model: Any) -> tuple[float, list[torch.Tensor]]:
+    tokens = torch.randint(0, 50, (2, 33), generator=torch.Generator().manual_seed(1)).cuda()
+    loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    return float(loss), list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))

@@ -21,11 +21,11 @@ from tiltyard_kernels.gemm import matmul
 from tiltyard_kernels.gemm.ops import _store
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+# Forward, backward, and forward where no backward follows.
 _GATED = {
-    "silu": (programs.gated, programs.swiglu_backward),
-    "gelu_tanh": (programs.gated_gelu, programs.geglu_backward),
+    "silu": (programs.gated, programs.swiglu_backward, programs.gated_alone),
+    "gelu_tanh": (programs.gated_gelu, programs.geglu_backward, programs.gated_gelu_alone),
 }
-
 
 # By whether there is a residual beside it, and whether the norm's weight is trained.
 _THROUGH_NORM = {
@@ -217,7 +217,7 @@ def norm_mlp(
     """
     a1, q1 = _split(adapters[0])
     a2, q2 = _split(adapters[1])
-    fixed = (gate_up, down, eps, activation, _compute_dtype(h))
+    fixed = (gate_up, down, eps, activation, _compute_dtype(h), torch.is_grad_enabled())
     y: torch.Tensor = _NormMlp.apply(  # type: ignore[no-untyped-call]
         h, gain, _trained(gate_up), _trained(down), a1, q1, a2, q2, fixed
     )
@@ -238,23 +238,24 @@ class _NormMlp(torch.autograd.Function):
         q2: torch.Tensor | None,
         fixed: Any,
     ) -> torch.Tensor:
-        gate_up, down, eps, activation, dtype = fixed
+        gate_up, down, eps, activation, dtype, is_recorded = fixed
         x, rstd = rms_norm(h, gain, eps, dtype=dtype)
         pair1 = _adapter_part(x, a1, q1)
-        first = product(x, dense(gate_up, dtype, is_interleaved=True).t(), _GATED[activation][0], pair1)
+        program = _GATED[activation][0 if is_recorded and any(ctx.needs_input_grad) else 2]
+        first = product(x, dense(gate_up, dtype, is_interleaved=True).t(), program, pair1)
         pair2 = _adapter_part(first["activated"], a2, q2)
         y = product(
             first["activated"], dense(down, dtype).t(), programs.residual, pair2, out_dtype=h.dtype, residual=h
         )["out"]
         ctx.fixed = fixed
         p1, p2 = (None if pair is None else pair[0] for pair in (pair1, pair2))
-        ctx.save_for_backward(h, gain, rstd, first["z"], a1, q1, a2, q2, p1, p2)
+        ctx.save_for_backward(h, gain, rstd, first.get("z"), a1, q1, a2, q2, p1, p2)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         h, gain, rstd, z, a1, q1, a2, q2, p1, p2 = ctx.saved_tensors
-        gate_up, down, eps, activation, dtype = ctx.fixed
+        gate_up, down, eps, activation, dtype, _ = ctx.fixed
         needs = ctx.needs_input_grad
         dy = dy.contiguous()
         narrow = dy.to(dtype)

@@ -15,7 +15,8 @@ import torch
 
 from tiltyard_kernels.epilogue import Epilogue
 from tiltyard_kernels.gemm import LowRank, gemm
-from tiltyard_kernels.quantise.linear import dequantised
+from tiltyard_kernels.gemm.ops import runs_directly
+from tiltyard_kernels.quantise.linear import dequantised, dequantised_together
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
 Base = torch.Tensor | tuple[torch.Tensor, ...]
@@ -59,6 +60,8 @@ def dense(base: Base, dtype: torch.dtype, *, is_interleaved: bool = False) -> to
         return dequantised(base, dtype)
     if isinstance(base, torch.Tensor):
         return base.to(dtype)
+    if all(isinstance(part, QuantisedTensor) for part in base) and runs_directly([part.values for part in base]):  # type: ignore[misc]
+        return dequantised_together(base, dtype, is_interleaved=is_interleaved)  # type: ignore[arg-type,no-any-return]
     wide = [dequantised(part, dtype) if isinstance(part, QuantisedTensor) else part.to(dtype) for part in base]
     return torch.stack(wide, 1).flatten(0, 1) if is_interleaved else torch.cat(wide)
 

@@ -14,9 +14,10 @@ from tiltyard_kernels.blocks import programs
 from tiltyard_kernels.gemm import gemm, matmul
 
 Activation = Literal["silu", "gelu_tanh"]
+# Forward, backward, and forward where no backward follows.
 _PROGRAMS = {
-    "silu": (programs.swiglu, programs.swiglu_backward),
-    "gelu_tanh": (programs.geglu, programs.geglu_backward),
+    "silu": (programs.swiglu, programs.swiglu_backward, programs.swiglu_alone),
+    "gelu_tanh": (programs.geglu, programs.geglu_backward, programs.geglu_alone),
 }
 
 
@@ -43,7 +44,11 @@ def mlp(
     """
     if activation not in _PROGRAMS:
         raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(_PROGRAMS)}")
-    y, squares = _Mlp.apply(h, rstd, gate_up, down, activation)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and (h.requires_grad or gate_up.requires_grad or down.requires_grad):
+        y, squares = _Mlp.apply(h, rstd, gate_up, down, activation)  # type: ignore[no-untyped-call]
+    else:
+        activated = gemm(h, gate_up.t(), _PROGRAMS[activation][2], rstd=rstd)["activated"]
+        y, squares = gemm(activated, down.t(), programs.residual_norm, residual=h).values()
     return y, torch.rsqrt(squares / h.shape[1] + eps)
 
 

@@ -64,6 +64,20 @@ def geglu(acc: Value, rstd: Value) -> Results:
     return {"z": z, "activated": gelu_tanh(gate) * up}
 
 
+@epilogue(loads={"rstd": per_row()}, stores={"activated": store(width=0.5)})
+def swiglu_alone(acc: Value, rstd: Value) -> Results:
+    """`swiglu` where no backward follows: z, twice the activated product's size, is not written."""
+    gate, up = pairs(acc * rstd)
+    return {"activated": silu(gate) * up}
+
+
+@epilogue(loads={"rstd": per_row()}, stores={"activated": store(width=0.5)})
+def geglu_alone(acc: Value, rstd: Value) -> Results:
+    """`geglu` where no backward follows."""
+    gate, up = pairs(acc * rstd)
+    return {"activated": gelu_tanh(gate) * up}
+
+
 @epilogue(stores={"z": store(), "activated": store(width=0.5)})
 def gated(acc: Value) -> Results:
     """`swiglu` after a norm that was applied before the product."""
@@ -71,11 +85,25 @@ def gated(acc: Value) -> Results:
     return {"z": acc, "activated": silu(gate) * up}
 
 
+@epilogue(stores={"activated": store(width=0.5)})
+def gated_alone(acc: Value) -> Results:
+    """The same where no backward follows."""
+    gate, up = pairs(acc)
+    return {"activated": silu(gate) * up}
+
+
 @epilogue(stores={"z": store(), "activated": store(width=0.5)})
 def gated_gelu(acc: Value) -> Results:
     """`geglu` after a norm that was applied before the product."""
     gate, up = pairs(acc)
     return {"z": acc, "activated": gelu_tanh(gate) * up}
+
+
+@epilogue(stores={"activated": store(width=0.5)})
+def gated_gelu_alone(acc: Value) -> Results:
+    """The same where no backward follows."""
+    gate, up = pairs(acc)
+    return {"activated": gelu_tanh(gate) * up}
 
 
 @epilogue(loads={"residual": tile()}, stores={"out": store()})

@@ -3,12 +3,13 @@
 import triton
 import triton.language as tl
 
-from tiltyard_kernels.device.skinny import group_scale, packed_block
+from tiltyard_kernels.device.skinny import group_scale, packed_bytes
 
 
 @triton.jit
 def dequantise_kernel(
-    out,  # (N, K), contiguous
+    out,  # (N, K), rows `out_stride` apart
+    out_stride,
     w,
     scale,
     zero,
@@ -19,12 +20,14 @@ def dequantise_kernel(
     N,
     K,
     GROUPS,
+    pitch,  # bytes from row to row of a four-bit weight
     FORMAT: tl.constexpr,
     SCALE: tl.constexpr,
     GROUP: tl.constexpr,
     HAS_ZERO: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     k = tl.program_id(0) * BK
     n = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -37,7 +40,8 @@ def dequantise_kernel(
     else:
         widening = group_scale(scale, second, code2, offset, row, group, GROUPS, SCALE)
     if FORMAT == "int4" or FORMAT == "lut4":
-        low, high = packed_block(w, n, k, N, K, BK)
+        codes = packed_bytes(w, n, k, N, K, pitch, BK, EVEN).to(tl.int32)
+        low, high = codes & 15, codes >> 4
         if FORMAT == "int4":
             base = tl.full((BN,), 8.0, tl.float32)
             if HAS_ZERO:
@@ -45,10 +49,16 @@ def dequantise_kernel(
             even = low.to(tl.float32) - base[:, None]
             odd = high.to(tl.float32) - base[:, None]
         else:
-            even = tl.load(code + low.to(tl.int32))
-            odd = tl.load(code + high.to(tl.int32))
+            even = tl.load(code + low)
+            odd = tl.load(code + high)
         values = tl.reshape(tl.join(even, odd), (BN, BK))
     else:
-        values = tl.load(w + n[:, None].to(tl.int64) * K + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+        address = w + n[:, None].to(tl.int64) * K + columns[None, :]
+        values = tl.load(address) if EVEN else tl.load(address, mask=inside, other=0.0)
+        values = values.to(tl.float32)
     values = (values * widening[:, None]).to(out.dtype.element_ty)
-    tl.store(out + n[:, None].to(tl.int64) * K + columns[None, :], values, mask=inside)
+    address = out + n[:, None].to(tl.int64) * out_stride + columns[None, :]
+    if EVEN:
+        tl.store(address, values)
+    else:
+        tl.store(address, values, mask=inside)

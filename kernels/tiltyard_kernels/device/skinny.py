@@ -9,8 +9,9 @@ same join where its tiles are too few.
 With one row of a dense or 8-bit weight (FMA) there is no matrix product: each thread multiplies what it has read and
 sums at the end. Otherwise rows are padded to 16 for the tensor cores, which wait for memory anyway.
 
-A quantised weight is widened in registers, block by block. Of four-bit formats the even and the odd columns come from
-one byte; they are multiplied with the even and the odd columns of x, so that nothing has to be interleaved.
+A quantised weight is widened in registers, block by block, and is the left operand of the matrix product, which takes
+that one from registers. Of four-bit formats the even and the odd columns come from one byte; they are multiplied with
+the even and the odd columns of x, so that nothing has to be interleaved.
 """
 
 import triton
@@ -31,34 +32,84 @@ def group_scale(scale, second, code2, offset, n, group, GROUPS, SCALE: tl.conste
 
 
 @triton.jit
-def packed_block(w, n, k, N, K, BK: tl.constexpr):
-    """The codes of even and odd columns, each (BN, BK / 2) int16, of a block of a four-bit weight; 0 outside it."""
+def packed_bytes(w, n, k, N, K, pitch, BK: tl.constexpr, EVEN: tl.constexpr):
+    """The bytes (BN, BK / 2) of a block of a four-bit weight, rows `pitch` bytes apart; 0 outside it."""
     byte = k // 2 + tl.arange(0, BK // 2)
-    inside = (n < N)[:, None] & (byte < K // 2)[None, :]
-    packed = tl.load(w + n[:, None].to(tl.int64) * (K // 2) + byte[None, :], mask=inside, other=0).to(tl.int16)
-    return packed & 15, packed >> 4
+    address = w + n[:, None].to(tl.int64) * pitch + byte[None, :]
+    if EVEN:  # without a mask, sixteen bytes at a time
+        return tl.load(address)
+    else:
+        return tl.load(address, mask=(n < N)[:, None] & (byte < K // 2)[None, :], other=0)
 
 
 @triton.jit
-def as_floats(codes, DTYPE: tl.constexpr):
-    """Codes 0…15 plus `float_base(DTYPE)`, exactly: put into the last bits of that power of two, which costs one
-    operation where a conversion takes four times as long."""
-    if tl.bfloat16 == DTYPE:
-        return (codes | 0x4300).to(tl.bfloat16, bitcast=True)
-    elif tl.float16 == DTYPE:
-        return (codes | 0x6400).to(tl.float16, bitcast=True)
+def int4_values(packed, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
+    """code − 8 of the even and the odd columns, exactly.
+
+    In assembly for four bytes at a time: a code, put under the high byte of 128 (bfloat16) or 1024 (float16), is that
+    number plus the code, and the offset comes off two at a time. A conversion of each would cost several times that.
+    """
+    if ASSEMBLY and tl.bfloat16 == DTYPE:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 low, high, top, one, less;
+            mov.b32 top, 0x43434343;
+            mov.b32 one, 0x3f803f80;
+            mov.b32 less, 0xc308c308;
+            and.b32 low, $4, 0x0f0f0f0f;
+            shr.u32 high, $4, 4;
+            and.b32 high, high, 0x0f0f0f0f;
+            prmt.b32 $0, low, top, 0x4140;
+            prmt.b32 $1, low, top, 0x4342;
+            prmt.b32 $2, high, top, 0x4140;
+            prmt.b32 $3, high, top, 0x4342;
+            fma.rn.bf16x2 $0, $0, one, less;
+            fma.rn.bf16x2 $1, $1, one, less;
+            fma.rn.bf16x2 $2, $2, one, less;
+            fma.rn.bf16x2 $3, $3, one, less;
+            }""",
+            "=&r,=&r,=&r,=&r,r",
+            [packed],
+            dtype=(tl.bfloat16, tl.bfloat16),
+            is_pure=True,
+            pack=4,
+        )
+    elif ASSEMBLY and tl.float16 == DTYPE:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 low, high, top, less;
+            mov.b32 top, 0x64646464;
+            mov.b32 less, 0x64086408;
+            and.b32 low, $4, 0x0f0f0f0f;
+            shr.u32 high, $4, 4;
+            and.b32 high, high, 0x0f0f0f0f;
+            prmt.b32 $0, low, top, 0x4140;
+            prmt.b32 $1, low, top, 0x4342;
+            prmt.b32 $2, high, top, 0x4140;
+            prmt.b32 $3, high, top, 0x4342;
+            sub.rn.f16x2 $0, $0, less;
+            sub.rn.f16x2 $1, $1, less;
+            sub.rn.f16x2 $2, $2, less;
+            sub.rn.f16x2 $3, $3, less;
+            }""",
+            "=&r,=&r,=&r,=&r,r",
+            [packed],
+            dtype=(tl.float16, tl.float16),
+            is_pure=True,
+            pack=4,
+        )
     else:
-        return codes.to(DTYPE)
+        codes = packed.to(tl.int16)
+        return ((codes & 15) - 8).to(DTYPE), ((codes >> 4) - 8).to(DTYPE)
 
 
 @triton.jit
-def float_base(DTYPE: tl.constexpr):
-    if tl.bfloat16 == DTYPE:
-        return 128.0
-    elif tl.float16 == DTYPE:
-        return 1024.0
-    else:
-        return 0.0
+def _even_and_odd(x, x_stride, m, k, M, K, BK: tl.constexpr):
+    """The even and the odd columns of a block of x, each (BK / 2, BM); 0 outside it."""
+    even = k + tl.arange(0, BK // 2) * 2
+    address = x + even[:, None] + m[None, :].to(tl.int64) * x_stride
+    inside = (even < K)[:, None] & (m < M)[None, :]
+    return tl.load(address, mask=inside, other=0.0), tl.load(address + 1, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -97,7 +148,9 @@ def skinny_kernel(
     SPLIT: tl.constexpr,
     FMA: tl.constexpr,
     EVEN_N: tl.constexpr,
+    EVEN_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    ASSEMBLY: tl.constexpr,  # whether a real GPU runs this, which has its own instructions
 ):
     col0 = tl.program_id(0) * BN
     part = tl.program_id(1)
@@ -107,37 +160,45 @@ def skinny_kernel(
     blocks = tl.cdiv(K, BK)
     share = tl.cdiv(blocks, SPLIT)
     is_packed: tl.constexpr = FORMAT == "int4" or FORMAT == "lut4"
+    is_grouped: tl.constexpr = is_packed or FORMAT == "wide_grouped"
+    first = part * share
+    last = min(blocks, first + share)
+    # Columns of w are rows of the matrix unit's product, so that a widened weight goes to it from registers.
+    row = tl.minimum(n, N - 1)  # those beyond the last read the last one's scale; nothing of them is stored
     if FMA:
         lanes = tl.zeros((BN, BK), tl.float32)
     else:
-        acc = tl.zeros((BM, BN), tl.float32)
-    for block in range(part * share, min(blocks, (part + 1) * share)):
+        found = tl.zeros((BN, BM), tl.float32)
+    # Scales, and x of a packed weight, are asked for a block ahead by hand: the pipeline of loads leaves them out.
+    if is_grouped:
+        widening = group_scale(scale, second, code2, offset, row, tl.minimum(first * BK, K - 1) // GROUP, GROUPS, SCALE)
+    if is_packed:
+        x_even, x_odd = _even_and_odd(x, x_stride, m, first * BK, M, K, BK)
+    for block in range(first, last):
         k = block * BK
         columns = k + tl.arange(0, BK)
+        if is_grouped:
+            coming = tl.minimum(k + BK, K - 1) // GROUP
+            next_widening = group_scale(scale, second, code2, offset, row, coming, GROUPS, SCALE)
         if is_packed:
-            # Rows beyond the last read the last one's scale; nothing of them is stored.
-            row = tl.minimum(n, N - 1)
-            group = k // GROUP
-            widening = group_scale(scale, second, code2, offset, row, group, GROUPS, SCALE)
-            inside = (m < M)[:, None] & (columns < K)[None, :]
-            xs = tl.load(x + m[:, None].to(tl.int64) * x_stride + columns[None, :], mask=inside, other=0.0)
-            x_even, x_odd = tl.split(tl.reshape(xs, (BM, BK // 2, 2)))
-            even, odd = packed_block(w, n, k, N, K, BK)
+            next_even, next_odd = _even_and_odd(x, x_stride, m, k + BK, M, K, BK)
+            packed = packed_bytes(w, n, k, N, K, w_stride, BK, EVEN_N and EVEN_K)
             if FORMAT == "int4":
-                # (code − zero) · scale summed over a group is scale · (Σ code · x − zero · Σ x).
-                base = float_base(xs.dtype) + 8.0
+                # (code − zero) · scale summed over a group is scale · (Σ (code − 8) · x − (zero − 8) · Σ x).
+                w_even, w_odd = int4_values(packed, x_even.dtype, ASSEMBLY)
+                part_sum = tl.dot(w_even, x_even, input_precision=PRECISION)
+                part_sum = tl.dot(w_odd, x_odd, part_sum, input_precision=PRECISION)
                 if HAS_ZERO:
-                    zeros = tl.load(zero + row.to(tl.int64) * GROUPS + group).to(tl.float32)
-                    base = float_base(xs.dtype) + zeros[None, :]
-                found = tl.zeros((BM, BN), tl.float32)
-                found = tl.dot(x_even, as_floats(even, xs.dtype).T, found, input_precision=PRECISION)
-                found = tl.dot(x_odd, as_floats(odd, xs.dtype).T, found, input_precision=PRECISION)
-                acc += widening[None, :] * (found - base * tl.sum(xs.to(tl.float32), 1)[:, None])
+                    zeros = tl.load(zero + row.to(tl.int64) * GROUPS + k // GROUP).to(tl.float32) - 8.0
+                    total = tl.sum(x_even.to(tl.float32), 0) + tl.sum(x_odd.to(tl.float32), 0)
+                    part_sum -= zeros[:, None] * total[None, :]
+                found += widening[:, None] * part_sum
             else:
-                w_even = (tl.load(code + even.to(tl.int32)) * widening[:, None]).to(xs.dtype)
-                w_odd = (tl.load(code + odd.to(tl.int32)) * widening[:, None]).to(xs.dtype)
-                acc = tl.dot(x_even, w_even.T, acc, input_precision=PRECISION)
-                acc = tl.dot(x_odd, w_odd.T, acc, input_precision=PRECISION)
+                codes = packed.to(tl.int32)
+                w_even = (tl.load(code + (codes & 15)) * widening[:, None]).to(x_even.dtype)
+                w_odd = (tl.load(code + (codes >> 4)) * widening[:, None]).to(x_even.dtype)
+                found = tl.dot(w_even, x_even, found, input_precision=PRECISION)
+                found = tl.dot(w_odd, x_odd, found, input_precision=PRECISION)
         else:
             if W_T:
                 address = w + n[:, None].to(tl.int64) * w_stride + columns[None, :]
@@ -146,25 +207,44 @@ def skinny_kernel(
                 address = w + columns[:, None].to(tl.int64) * w_stride + n[None, :]
                 ws = tl.trans(tl.load(address, mask=(columns < K)[:, None] & (n < N)[None, :], other=0.0))
             if FORMAT == "wide_grouped":
-                group = k // GROUP
-                widening = group_scale(scale, second, code2, offset, tl.minimum(n, N - 1), group, GROUPS, SCALE)
                 ws = (ws.to(tl.float32) * widening[:, None]).to(x.dtype.element_ty)
             if FMA:
                 xs = tl.load(x + columns, mask=columns < K, other=0.0).to(tl.float32)
                 lanes += ws.to(tl.float32) * xs[None, :]
             else:
-                inside = (m < M)[:, None] & (columns < K)[None, :]
-                xs = tl.load(x + m[:, None].to(tl.int64) * x_stride + columns[None, :], mask=inside, other=0.0)
-                acc = tl.dot(xs, ws.to(xs.dtype).T, acc, input_precision=PRECISION)
-    if FMA:
-        acc = tl.sum(lanes, 1)[None, :]
+                inside = (columns < K)[:, None] & (m < M)[None, :]
+                xs = tl.load(x + columns[:, None] + m[None, :].to(tl.int64) * x_stride, mask=inside, other=0.0)
+                found = tl.dot(ws.to(xs.dtype), xs, found, input_precision=PRECISION)
+        if is_grouped:
+            widening = next_widening
+        if is_packed:
+            x_even = next_even
+            x_odd = next_odd
     if FORMAT == "wide":
-        acc *= tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+        widening = tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)
+    if FMA:
+        summed = tl.sum(lanes, 1)
+        if FORMAT == "wide":
+            summed *= widening
+        acc = summed[None, :]
+        if SPLIT == 1:
+            acc = _with_low_rank(acc, p, q, q_row, q_column, m, n, M, N, RANK, BR, True, PRECISION)
+    else:
+        if FORMAT == "wide":
+            found *= widening[:, None]
+        if SPLIT == 1:
+            for rank0 in tl.static_range(0, RANK, BR):
+                r = rank0 + tl.arange(0, BR)
+                address = q + r[None, :].to(tl.int64) * q_row + n[:, None].to(tl.int64) * q_column
+                v = tl.load(address, mask=(n < N)[:, None] & (r < RANK)[None, :], other=0.0)
+                inside = (r < RANK)[:, None] & (m < M)[None, :]
+                u = tl.load(p + m[None, :].to(tl.int64) * RANK + r[:, None], mask=inside, other=0.0)
+                found = tl.dot(v, u, found, input_precision=PRECISION)
+        acc = tl.trans(found)
     if SPLIT > 1:
         address = workspace + (part * M + m[:, None]).to(tl.int64) * N + n[None, :]
         tl.store(address, acc, mask=(m < M)[:, None] & (n < N)[None, :])
     else:
-        acc = _with_low_rank(acc, p, q, q_row, q_column, m, n, M, N, RANK, BR, FMA, PRECISION)
         EPILOGUE(acc, (), args, row0, col0, M, N, BM, BN, BM == 1, EVEN_N)
 
 

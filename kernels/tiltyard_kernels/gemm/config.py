@@ -36,6 +36,7 @@ class Config:
     subtiles: int = 2
     flatten: bool = True
     split: int = 1
+    resident: int = 1  # programs to a multiprocessor: with two, one's epilogue runs under the other's products
 
     def __post_init__(self) -> None:
         for name in ("block_m", "block_n", "block_k"):
@@ -59,8 +60,13 @@ class Config:
         and need a smaller accumulator.
         """
         fitted = self
+        if fitted.resident > 1 and loads_tiles and widest > 1:
+            # Staging of wide tiles leaves no room for two programs; one alone with small tiles is the slowest of all.
+            fitted = replace(fitted, block_m=128, block_n=256, stages=3, warps=8, subtiles=2, resident=1)
         if granularity > 64 and fitted.block_m * fitted.block_n > 64 * 32 * fitted.warps:
-            fitted = replace(fitted, block_m=128, block_n=max(128, granularity), stages=4, warps=8, subtiles=1)
+            fitted = replace(
+                fitted, block_m=128, block_n=max(128, granularity), stages=4, warps=8, subtiles=1, resident=1
+            )
         threads = 32 * fitted.warps
         is_tight = loads_tiles and fitted.block_m * fitted.block_n > 64 * threads
         columns = (32 if is_tight else 64) * threads // fitted.block_m
@@ -129,7 +135,7 @@ def choose_skinny(m: int, n: int, k: int, *, bits: int, group: int, programs: in
     if bits > 4 and m == 1:
         config = Skinny(16, 16, min(512, group or 512), stages=2, warps=4)
     elif m <= 16:
-        config = Skinny(16, 64, block_k, stages=4, warps=4)
+        config = Skinny(8 if m <= 8 else 16, 64, block_k, stages=4, warps=2 if bits == 4 else 4)
     elif m <= 32:
         config = Skinny(32, 64, block_k, stages=3, warps=4)
     else:

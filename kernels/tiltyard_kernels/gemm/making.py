@@ -146,7 +146,7 @@ class PlanMaker:
             slots += [(2, "@p", p.view((bm, self.block_r))), (3, "@q", q.view((self.block_r, bn)))]
         slots += [(4 + index, name, view) for index, (name, view) in enumerate(described.items())]
         tile_count = -(-self.m // bm) * -(-self.n // bn) * split
-        programs = min(tile_count, multiprocessors(self.a.device))
+        programs = min(tile_count, multiprocessors(self.a.device) * config.resident)
         if split > 1:
             slots.append((10, "@workspace", None))
             self.scratch.append(Result("@workspace", (split, self.m, self.n), torch.float32))
@@ -209,6 +209,7 @@ class PlanMaker:
             places = {"values": 2, "scale": 4, "zero": 5, "second": 6, "code": 7, "code2": 8}
             slots += [(places[name], f"@{name}", None) for name in self.b.tensors()]
             slots.append((9, "@offset", None))
+            w_stride = self.k // 2 if is_four_bit else self.k
         else:
             right = as_matrix(self.b, described=False)
             self.copied += ["@b"] * right.is_copied
@@ -228,12 +229,13 @@ class PlanMaker:
         template[15] = ()
         template += [self.m, self.n, self.k, groups, device_function(self.program, access)]
         template += [form, kind, group, has_zero, is_transposed, self.rank, self.block_r, bm, bn, config.block_k]
-        template += [split, is_fma, self.n % bn == 0, self.precision()]
+        even = [self.n % bn == 0, self.k % config.block_k == 0]
+        template += [split, is_fma, *even, self.precision(), gpu_of(self.a.device) is not None]
         grid = (-(-self.n // bn), split, -(-self.m // bm))
         packed = (15, self.arguments(access)) if split == 1 else None
         step = Step(skinny_kernel, grid, template, slots, packed=packed, warps=config.warps, stages=config.stages)
         if split > 1:
-            return [step, self.join(split, bm)]
+            return [step, self.join(split, bm if bm == 1 else max(16, bm))]
         self.reserve_partials(bm, bn, -(-self.n // bn))
         return [step]
 

@@ -34,13 +34,13 @@ LAYOUTS = ("nt", "nn", "tn")
 CANDIDATES = [
     Config(128, 256, 64, stages=3, warps=8, group=8, subtiles=2),
     Config(128, 256, 64, stages=3, warps=8, group=16, subtiles=2),
+    Config(128, 256, 64, stages=3, warps=8, group=8, subtiles=2, flatten=False),
     Config(128, 256, 64, stages=4, warps=8, group=16, subtiles=4),
-    Config(256, 128, 64, stages=4, warps=8, group=8, subtiles=4),
     Config(128, 128, 64, stages=5, warps=4, group=8, subtiles=2),
-    Config(128, 128, 64, stages=4, warps=8, group=8, subtiles=1),
-    Config(64, 256, 64, stages=4, warps=4, group=8, subtiles=2),
+    Config(128, 128, 64, stages=3, warps=4, group=8, subtiles=2, resident=2),
+    Config(128, 128, 64, stages=3, warps=4, group=8, subtiles=4, resident=2),
+    Config(64, 128, 128, stages=4, warps=4, group=8, subtiles=1, flatten=False),
     Config(128, 64, 64, stages=5, warps=4, group=8, subtiles=1),
-    Config(64, 64, 128, stages=4, warps=4, group=8, subtiles=1),
 ]
 
 

@@ -12,6 +12,7 @@ yet on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,6 +64,18 @@ def dequantised(weight: QuantisedTensor, dtype: torch.dtype) -> torch.Tensor:
     return made
 
 
+def dequantised_together(weights: Sequence[QuantisedTensor], dtype: torch.dtype, *, is_interleaved: bool) -> Any:
+    """Several weights (N, K) of one K widened into one matrix, end to end or row by row in turn."""
+    rows, columns = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
+    out = torch.empty(rows, columns, dtype=dtype, device=weights[0].device)
+    start = 0
+    for index, weight in enumerate(weights):
+        part = out[index :: len(weights)] if is_interleaved else out[start : start + weight.shape[0]]
+        _dequantise(*_flat(weight.packed()), dtype, out=part)
+        start += weight.shape[0]
+    return out
+
+
 def packed_matmul(x: torch.Tensor, packed: PackedWeight, low_rank: LowRank | None = None) -> torch.Tensor:
     """x (M, K) · packedᵀ, plus P · Q if given, in x's type.
 
@@ -110,18 +123,21 @@ _LIBRARY.define(f"dequantise({_SCHEMA}, ScalarType dtype) -> Tensor")
 _LIBRARY.define(f"packed_matmul(Tensor x, {_SCHEMA}, Tensor? p, Tensor? q) -> Tensor")
 
 
-def _dequantise(*arguments: Any) -> torch.Tensor:
+def _dequantise(*arguments: Any, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The weight widened, into `out` (N, K; its rows contiguous) if given."""
     packed, dtype = _packed(arguments[:-1]), arguments[-1]
     if not (_in_triton(packed, packed.values.device, dtype) and packed.values.numel()):
-        return formats.widened(packed).to(dtype)
+        widened = formats.widened(packed).to(dtype)
+        return widened if out is None else out.copy_(widened)
     from tiltyard_kernels.device.dequantise import dequantise_kernel  # noqa: PLC0415  # only where Triton is there
 
     n, k = packed.shape
-    out = torch.empty(n, k, dtype=dtype, device=packed.values.device)
+    out = torch.empty(n, k, dtype=dtype, device=packed.values.device) if out is None else out
     block_k = min(packed.group or 128, 128)
     block_n = 32
     dequantise_kernel[(-(-k // block_k), -(-n // block_n))](
         out,
+        out.stride(0),
         packed.values,
         packed.scale,
         packed.zero,
@@ -132,12 +148,14 @@ def _dequantise(*arguments: Any) -> torch.Tensor:
         n,
         k,
         max(1, k // packed.group) if packed.group else 1,
+        k // 2,
         packed.format,
         packed.kind,
         max(1, packed.group),
         packed.zero is not None,
         block_n,
         block_k,
+        n % block_n == 0 and k % block_k == 0,
         num_warps=4,
     )
     return out

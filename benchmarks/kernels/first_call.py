@@ -1,0 +1,48 @@
+"""How long a fresh process takes until an 8B-shaped LoRA model has made its first training step, and its second.
+
+    PYTHONPATH=kernels:benchmarks/kernels python benchmarks/kernels/first_call.py     one line of JSON, in seconds
+
+Compiled kernels are where TRITON_CACHE_DIR says; `run_all.py --part first-call` runs this with that folder empty, then
+with what the first process left in it. Weights are random, and their making is no part of the time.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+START = time.perf_counter()
+
+import torch  # noqa: E402  # imports are part of what is measured
+from harness import Bench  # noqa: E402
+from parts_training import llama, training_step, with_adapters  # noqa: E402
+
+from tiltyard_kernels import patch  # noqa: E402
+
+
+def main() -> None:
+    bench = Bench(Path("unused.json"), float("inf"), is_tiny="--tiny" in sys.argv)
+    imported = time.perf_counter()
+    made = with_adapters(llama(bench), 16)
+    tokens = torch.randint(0, 64, (bench.size(4, 2), bench.size(2048, 8)), device=bench.device)
+    wait(bench)
+    built = time.perf_counter()
+    patch(made)
+    run = training_step(made, tokens)
+    seconds = {"imports": imported - START}
+    for name in ("patch and first step", "second step"):
+        run()
+        wait(bench)
+        now = time.perf_counter()
+        seconds[name] = now - built
+        built = now
+    sys.stdout.write(json.dumps(seconds) + "\n")
+
+
+def wait(bench: Bench) -> None:
+    if not bench.is_tiny:
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
