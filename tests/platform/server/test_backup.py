@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from bundles_for_tests import write_bundle
 from psycopg import sql
+from s3_server import BUCKET, S3Server, s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FILL = """
@@ -48,12 +49,14 @@ class Place:
 
     database: str
     data: Path
+    store: dict[str, str] = field(default_factory=dict)  # settings of another store of artefacts than the disk
 
     def manage(self, *arguments: str | Path, fails: bool = False) -> str:
         environment = os.environ | {
             "TILTYARD_DATABASE_URL": self.database,
             "TILTYARD_DATA_DIR": str(self.data),
             "TILTYARD_REDIS_URL": "redis://127.0.0.1:1/0",
+            **self.store,
         }
         command = [sys.executable, "manage.py", *map(str, arguments)]
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
@@ -88,6 +91,12 @@ def postgres(tmp_path: Path) -> Iterator[Place]:
             yield Place(re.sub(r"/[^/]*$", f"/{name}", url), tmp_path / "data-on-postgres")
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "objects") as server:
+        yield server
 
 
 def fill(place: Place, folder: Path) -> None:
@@ -138,6 +147,74 @@ def test_a_site_comes_back_as_it_was(request: pytest.FixtureRequest, tmp_path: P
         "print(Run.objects.filter(state='queued').count())\n"
     )
     assert seen.split()[-1] == "2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "target"), [("postgres", "other_sqlite"), ("sqlite", "postgres")])
+def test_artefacts_in_s3_come_back_as_they_were(
+    request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, source: str, target: str
+) -> None:
+    def objects(prefix: str) -> dict[str, bytes]:
+        root = s3.directory / BUCKET / prefix / "artefacts"
+        return {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "owner"}
+
+    names = [f"{which}-of-{source}" for which in ("first", "second")]
+    before, after = (
+        replace(request.getfixturevalue(place), store=s3.environment(name))
+        for place, name in zip((source, target), names, strict=True)
+    )
+    fill(before, tmp_path)
+    before.run("from tiltyard.worker.tasks import collect_artefacts; collect_artefacts()")  # the store is its own now
+    kept = objects(names[0])
+    assert len(kept) == 2
+    before.manage("backup", tmp_path / "backup")
+    rows, files = contents(tmp_path / "backup")
+    assert {path.rsplit("/", 1)[1] for path in files if path.startswith("files/artefacts/")} == set(kept)
+
+    # Not into the first site's store, of which nothing is touched.
+    shared = replace(after, store=before.store)
+    assert "belongs to another site" in shared.manage("restore", tmp_path / "backup", fails=True)
+    after.manage("restore", tmp_path / "backup")
+    assert objects(names[0]) == objects(names[1]) == kept
+    after.manage("backup", tmp_path / "again")
+    assert contents(tmp_path / "again") == (rows, files)
+    # What the database names, its store has; and nobody keeps copies on the disk.
+    seen = after.run(
+        "from tiltyard.submissions.models import Submission\n"
+        "from tiltyard.submissions.stores import store\n"
+        "from tiltyard.worker.tasks import collect_artefacts\n"
+        "assert collect_artefacts() == 0\n"
+        "for one in Submission.objects.all():\n"
+        "    with store().fetched(one.artefact.sha256) as path: print(path.stat().st_size == one.artefact.size_bytes)\n"
+    )
+    assert seen.split() == ["True", "True"]
+    for place in (before, after):
+        assert [path for path in place.data.rglob("*") if path.is_file() and path.name in kept] == []
+        assert list((place.data / "work").glob("artefact-*")) == []
+
+
+def test_a_backup_of_a_store_that_is_away_or_was_changed_is_none(sqlite: Place, tmp_path: Path, s3: S3Server) -> None:
+    site = replace(sqlite, store=s3.environment("lost"))
+    fill(site, tmp_path)
+    away = replace(site, store=site.store | {"TILTYARD_S3_ENDPOINT_URL": "http://127.0.0.1:1"})
+    told = away.manage("backup", tmp_path / "away", fails=True)
+    assert "Could not connect" in told
+    assert "Try again later." in told
+    changed = next(path for path in s3.objects() if "lost" in path.parts)
+    changed.write_bytes(changed.read_bytes()[:-1] + b"!")
+    assert "changed or damaged" in site.manage("backup", tmp_path / "changed", fails=True)
+    assert not list(tmp_path.glob("*/manifest.json"))
+    changed.unlink()
+    assert "has lost it" in site.manage("backup", tmp_path / "gone", fails=True)
+
+
+def test_a_restore_that_the_store_ends_is_taken_up_again(other_sqlite: Place, backup: Path, s3: S3Server) -> None:
+    site = replace(other_sqlite, store=s3.environment("taken-up"))
+    away = replace(site, store=site.store | {"TILTYARD_S3_ENDPOINT_URL": "http://127.0.0.1:1"})
+    assert "cannot be reached" in away.manage("restore", backup, fails=True)
+    site.manage("restore", backup)
+    kept = {entry.name for entry in (backup / "files" / "artefacts").rglob("*") if entry.is_file()}
+    assert {path.name for path in s3.objects() if "taken-up" in path.parts} == {*kept, "owner"}
 
 
 def test_files_that_no_submission_refers_to_are_left_out(sqlite: Place, tmp_path: Path) -> None:

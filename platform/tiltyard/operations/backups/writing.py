@@ -131,7 +131,9 @@ def _files(artefacts: list[str], place: Path, say: Callable[[str], None]) -> Ite
                         source = fetching.enter_context(store().fetched(sha256))
                     except StoreError as error:
                         if Submission.objects.filter(artefact__sha256=sha256).exists():
-                            raise BackupError(f"{error} The database names it: the site has lost it.") from error
+                            is_lost = store().answers()
+                            advice = "The database names it: the site has lost it." if is_lost else "Try again later."
+                            raise BackupError(f"{error} {advice}") from error
                         say(f"The artefact {sha256} was removed meanwhile, with its submissions: it is left out.")
                         continue
                     yield source, place / name / sha256[:2] / sha256
