@@ -52,4 +52,11 @@ def status(request: HttpRequest) -> HttpResponse:
         found = queues(timezone.now()) if parts["database"] else []
     except DatabaseError:
         found, parts["database"] = [], False
-    return render(request, "operations/status.html", {"parts": parts, "queues": found, "is_well": all(parts.values())})
+    context = {
+        "parts": parts,
+        "queues": found,
+        "answers": all(parts.values()),
+        "deserted": [queue for queue in found if queue.is_deserted],
+        "quiet": [queue for queue in found if queue.workers == 0 and not queue.is_deserted],
+    }
+    return render(request, "operations/status.html", context)

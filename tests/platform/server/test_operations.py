@@ -3,13 +3,14 @@
 import json
 import logging
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import yaml
+from django.conf import settings as settings_of_django
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,12 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_django.fixtures import Settings
 from web_rows import Site, fail, make_run
 
+from tiltyard.competitions.models import Track
 from tiltyard.operations.logs import RunFilter, about_run, json_formatter
 from tiltyard.operations.metrics import exposition
-from tiltyard.operations.queues import expected_wait_s, queues
+from tiltyard.operations.queues import Queue, expected_wait_s, queues
 from tiltyard.submissions.models import Run, RunEvent
 from tiltyard.submissions.models.gpus import Gpu
-from tiltyard.submissions.states import FailureReason, RunState
+from tiltyard.submissions.states import EventKind, FailureReason, RunState
 
 TOKEN = "t" * 40
 RULES = Path(__file__).resolve().parents[3] / "deploy" / "prometheus" / "tiltyard.rules.yml"
@@ -192,6 +194,83 @@ def test_a_worker_counts_while_it_holds_a_run_and_an_hour_after(site: Site, now:
         Run.objects.filter(pk=run.pk).update(worker=f"host:{name}", **changes)
     (queue,) = queues(now)
     assert (queue.name, queue.workers, queue.running) == ("cpu", 2, 2)
+
+
+def _the_queue(now: datetime) -> Queue:
+    (queue,) = queues(now)
+    return queue
+
+
+def _text(page: Any) -> str:
+    return " ".join(re.sub("<[^>]*>", " ", page.content.decode()).split())
+
+
+def test_where_nothing_waits_a_worker_that_was_not_seen_for_long_may_be_there(site: Site, now: datetime) -> None:
+    assert _the_queue(now).last_report_at is None
+    assert "cpu: No worker has reported yet. Nothing waits there" in _text(Client().get("/status/"))
+    run = make_run(site, "gone", state=RunState.SCORED)
+    last = datetime(2026, 3, 14, 13, 5, tzinfo=UTC)
+    Run.objects.filter(pk=run.pk).update(worker="host:1", finished_at=last)
+    queue = _the_queue(now)
+    assert (queue.workers, queue.last_report_at, queue.is_deserted) == (0, last, False)
+    said = _text(Client().get("/status/"))
+    assert "cpu: No worker has reported since 14 Mar 2026, 13:05 UTC . Nothing waits there" in said
+
+
+def test_a_worker_that_leaves_runs_waiting_is_gone_however_lately_it_was_seen(
+    site: Site, now: datetime, broker: redis.Redis
+) -> None:
+    ended = make_run(site, "ended", state=RunState.SCORED)
+    last = now - timedelta(minutes=20)
+    Run.objects.filter(pk=ended.pk).update(worker="host:1", finished_at=last, started_at=last - timedelta(minutes=1))
+    assert (_the_queue(now).workers, _the_queue(now).expected_wait_s) == (1, 0.0)
+    waiting = make_run(site, "waits", owner=site.stranger)
+    queued_at = timedelta(seconds=settings_of_django.QUEUE_DEADLINE_S)
+    for minutes, is_deserted in ((1, False), (3, True)):
+        Run.objects.filter(pk=waiting.pk).update(deadline_at=now - timedelta(minutes=minutes) + queued_at)
+        queue = _the_queue(now)
+        assert (queue.is_deserted, queue.workers) == (is_deserted, 0 if is_deserted else 1)
+    assert queue.expected_wait_s is None
+    assert queue.last_report_at == last
+    said = _text(Client().get("/status/"))
+    assert "Runs wait, and no worker takes them." in said
+    assert f"cpu: 1 run waits. No worker has reported since {last:%-d %b %Y, %H:%M} UTC" in said
+    assert "not known" in said
+    # Somebody is at work: then a run waits for its turn, and not for a worker.
+    busy = make_run(site, "busy", state=RunState.EVALUATING)
+    Run.objects.filter(pk=busy.pk).update(worker="host:2", lease_expires_at=now + timedelta(seconds=30))
+    queue = _the_queue(now)
+    assert (queue.is_deserted, queue.workers) == (False, 2)
+    assert "No worker has reported" not in _text(Client().get("/status/"))
+
+
+def test_runs_that_wait_for_their_owners_other_runs_miss_no_worker(site: Site, now: datetime) -> None:
+    make_run(site, "waits")
+    assert _the_queue(now).is_deserted
+    Track.objects.create(competition=site.competition, slug="gpu", title="GPU", hardware="A GPU", queue="gpu")
+    elsewhere = make_run(site, "elsewhere", state=RunState.EVALUATING)
+    Run.objects.filter(pk=elsewhere.pk).update(
+        queue="gpu", worker="host:2", lease_expires_at=now + timedelta(seconds=30)
+    )
+    cpu, gpu = queues(now)
+    assert (cpu.name, cpu.waiting, cpu.is_deserted) == ("cpu", 1, False)
+    assert (gpu.name, gpu.workers) == ("gpu", 1)
+
+
+def test_what_others_ended_for_a_dead_worker_is_no_word_of_its_own(site: Site, now: datetime) -> None:
+    """The reaper queues its run again, without its name, and in the end gives it up, long after it was heard of."""
+    begun = now - timedelta(hours=3)
+    run = make_run(site, "lost")
+    RunEvent.objects.create(run=run, attempt=1, at=begun, kind=EventKind.CLAIMED, state=RunState.PREPARING, message="…")
+    RunEvent.objects.create(run=run, attempt=1, at=now, kind=EventKind.REQUEUED, state=RunState.QUEUED, message="…")
+    Run.objects.filter(pk=run.pk).update(attempt=1)
+    queue = _the_queue(now)
+    assert (queue.workers, queue.last_report_at, queue.is_deserted) == (0, begun, True)
+    Run.objects.filter(pk=run.pk).update(
+        state=RunState.FAILED, failure_reason=FailureReason.INFRA_ERROR, worker="host:1", finished_at=now
+    )
+    queue = _the_queue(now)
+    assert (queue.workers, queue.last_report_at) == (0, begun)
 
 
 def test_the_status_page_is_for_everybody(site: Site) -> None:
