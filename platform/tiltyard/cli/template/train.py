@@ -6,7 +6,6 @@ The server is asked to continue the prompt, so that is what is trained: prompt, 
 # ruff: noqa: S311, T201
 import argparse
 import json
-import math
 import random
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+Example = tuple[list[int], list[int]]  # tokens, labels
 IGNORED = -100  # no loss on the prompt and on padding: only the answer is learned
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 
     with args.data.open(encoding="utf-8") as lines:
         examples = [encode(tokenizer, json.loads(line)) for line in lines]
-    steps_total = args.epochs * math.ceil(len(examples) / args.batch)
+    steps_total = args.epochs * len(batches(examples, args.batch, random.Random(args.seed)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, args.learning_rate, total_steps=steps_total, pct_start=0.1
@@ -49,9 +49,8 @@ def main() -> None:
     model.train()
     step = 0
     for _ in range(args.epochs):
-        shuffler.shuffle(examples)
-        for start in range(0, len(examples), args.batch):
-            tokens, labels = collate(examples[start : start + args.batch], device)
+        for batch in batches(examples, args.batch, shuffler):
+            tokens, labels = collate(batch, device)
             # No mask: padding stands on the right, where no earlier token can see it, and has no loss.
             loss = model(input_ids=tokens, labels=labels).loss
             loss.backward()
@@ -66,18 +65,30 @@ def main() -> None:
     print(f"Wrote {args.out}")
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, example: dict[str, str]) -> tuple[list[int], list[int]]:
+def encode(tokenizer: PreTrainedTokenizerBase, example: dict[str, str]) -> Example:
     """The tokens of one example, and the labels: the same, without the prompt."""
     prompt = tokenizer.encode(example["prompt"], add_special_tokens=False)
     answer = tokenizer.encode(f" {example['answer']}\n", add_special_tokens=False)
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
 
-def collate(examples: list[tuple[list[int], list[int]]], device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def batches(examples: list[Example], size: int, shuffler: random.Random) -> list[list[Example]]:
+    """All examples in random order, but those of a batch about equally long: else over a third of it is padding."""
+    shuffled = shuffler.sample(examples, len(examples))
+    pools = [sorted(shuffled[at : at + 16 * size], key=length) for at in range(0, len(shuffled), 16 * size)]
+    found = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
+    return shuffler.sample(found, len(found))
+
+
+def length(example: Example) -> int:
+    return len(example[0])
+
+
+def collate(examples: list[Example], device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad on the right to the longest example: (batch, length) each."""
-    length = max(len(tokens) for tokens, _ in examples)
-    tokens = [tokens + [0] * (length - len(tokens)) for tokens, _ in examples]
-    labels = [labels + [IGNORED] * (length - len(labels)) for _, labels in examples]
+    longest = max(map(length, examples))
+    tokens = [tokens + [0] * (longest - len(tokens)) for tokens, _ in examples]
+    labels = [labels + [IGNORED] * (longest - len(labels)) for _, labels in examples]
     return torch.tensor(tokens, device=device), torch.tensor(labels, device=device)
 
 
