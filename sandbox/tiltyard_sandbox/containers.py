@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
+from tiltyard_sandbox.image_environment import GPU_CAPABILITIES, environment_of
 from tiltyard_sandbox.limits import GIB, MIB, Limits
 from tiltyard_sandbox.verdicts import InfraFault
 
@@ -26,32 +27,30 @@ GAUGE_LIMITS: Final = Limits(memory_bytes=64 * MIB, cpus=0.5, pids=16, shm_bytes
 PROXY_LIMITS: Final = Limits(memory_bytes=256 * MIB, cpus=1.0, pids=160, shm_bytes=1 * MIB, tmpfs_bytes=1 * MIB)
 RESULT_FILE_MAX_BYTES: Final = 1 * GIB
 
-# The loader's hooks run code in whatever starts first, GPU tooling on the host included (CVE-2025-23266), and the GPU
-# runtime reads its own variables from the image. So what the image says in these is overridden, not inherited.
-_NEUTRALISED: Final = {
-    "LD_PRELOAD": "",
-    "LD_AUDIT": "",
-    "NVIDIA_VISIBLE_DEVICES": "void",
-    "NVIDIA_IMEX_CHANNELS": "",
-    "NVIDIA_GDS": "",
-    "NVIDIA_MOFED": "",
-}
-
 
 def submission_options(
-    image: str, *, volumes: Sequence[str], limits: Limits, labels: Mapping[str, str], port: int
+    image: str,
+    *,
+    volumes: Sequence[str],
+    limits: Limits,
+    labels: Mapping[str, str],
+    port: int,
+    image_env: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Arguments for `client.containers.create`: the participant's server, in a network with a loopback and no more."""
+    """Arguments for `client.containers.create`: the participant's server, in a network with a loopback and no more.
+
+    `volumes` and `image_env` ("NAME=value") are those of the image's configuration.
+    """
     options = _hardened(limits, {**labels, ROLE_LABEL: "submission"})
     options["tmpfs"].update({path: _covering_tmpfs() for path in volumes if path not in options["tmpfs"]})
-    options["environment"].update(_NEUTRALISED, TILTYARD_PORT=str(port))
+    options["environment"].update(environment_of(image_env, limits.gpu_uuid), TILTYARD_PORT=str(port))
     if limits.cpuset is not None:
         options["cpuset_cpus"] = limits.cpuset
     if limits.runtime is not None:
         options["runtime"] = limits.runtime
     if limits.gpu_uuid is not None:
-        options["environment"]["NVIDIA_VISIBLE_DEVICES"] = limits.gpu_uuid
-        options["device_requests"] = [DeviceRequest(device_ids=[limits.gpu_uuid], capabilities=[["gpu"]])]
+        capabilities = [["gpu", *GPU_CAPABILITIES]]
+        options["device_requests"] = [DeviceRequest(device_ids=[limits.gpu_uuid], capabilities=capabilities)]
     if port < PRIVILEGED_PORTS:  # a sysctl of the container's own network, in which nobody else listens
         options["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
     return {**options, "image": image, "network_mode": "none", "user": f"{UID}:{UID}"}

@@ -32,7 +32,7 @@ class Defence(StrEnum):
     SYSTEM_PATHS = "system paths"  # /proc/sys, /sys, cgroups, kcore: read-only or masked (the engine's default)
     DEVICE_RULES = "device rules"  # the host's devices, by number (the engine's default)
     NO_HOST_MOUNTS = "no host mounts"  # the engine's socket, the suite, the results
-    ENVIRONMENT = "environment taken over"  # LD_PRELOAD, NVIDIA_VISIBLE_DEVICES
+    ENVIRONMENT = "environment taken over"  # LD_PRELOAD, NVIDIA_VISIBLE_DEVICES, and whatever else the host reads
     NO_HEALTHCHECK = "no health check"  # commands that the engine itself would start
     LOG_LIMIT = "log limit"  # filling the disk through standard output
     SIGKILL = "ended by SIGKILL"  # ignoring SIGTERM, STOPSIGNAL

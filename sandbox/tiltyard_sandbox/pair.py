@@ -172,7 +172,14 @@ class _Pair:
     def start_submission(self, image: str, limits: Limits, labels: Mapping[str, str], port: int) -> None:
         """Raises SubmissionFault when the image's command cannot be started, or its settings are impossible."""
         config = self._client.images.get(image).attrs.get("Config") or {}
-        options = submission_options(image, volumes=volume_paths(config), limits=limits, labels=labels, port=port)
+        options = submission_options(
+            image,
+            volumes=volume_paths(config),
+            limits=limits,
+            labels=labels,
+            port=port,
+            image_env=config.get("Env") or (),
+        )
         try:
             submission = self._create(options)
         except docker.errors.APIError as error:

@@ -73,4 +73,4 @@ class Runner:
 
     def containers(self) -> list[Any]:
         label = f"tiltyard.run={self.labels['tiltyard.run']}"
-        return list(self.client.containers.list(all=True, filters={"label": label}))
+        return list(self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True))
