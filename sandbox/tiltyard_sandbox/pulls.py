@@ -18,6 +18,7 @@ import docker
 
 from tiltyard_sandbox.disk import RESERVE_BYTES, DiskGauge
 from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, STREAM_ENDS, EngineStream, api_url, is_disk_full
+from tiltyard_sandbox.fetching import note_fetched, remove_name, turn_with
 from tiltyard_sandbox.guarded import reject
 from tiltyard_sandbox.images import BuiltImage, load_image
 from tiltyard_sandbox.limits import GIB, Limits
@@ -69,49 +70,54 @@ def pull_image(
 ) -> BuiltImage:
     """The image, fetched from one of `registries`, scanned, and loaded under a name that no other run has.
 
-    Its archive lies in `scratch` meanwhile, by default where temporary files do. Other arguments as in
+    Its archive lies in `scratch` meanwhile, the attempt's own folder, by default where temporary files do. Workers
+    whose folders lie side by side take turns with a digest; the time limit begins with the turn. Other arguments as in
     `images.load_image`. Raises SubmissionFault (image_rejected; time_limit after `limits.build_s`), InfraFault or
     Cancelled.
     """
     reference = named.reference
     reference.require_allowed(registries)
     _require_own_store(client)
-    was_there = _has(client, reference)
-    mine = f"{RUN_TAG}{named_by(owner)}"
-    ends_at = time.monotonic() + limits.build_s
-    on_log(f"Fetching {reference}")
-    try:
-        with (
-            nullcontext()
-            if gauge_image is None
-            else DiskGauge(client, gauge_image, owner=owner, life_s=limits.build_s + CALL_TIMEOUT_S)
-        ) as gauge:
-            for _ in range(_PULLS_MAX):
-                _Pull(client, reference, limits, cancel, gauge, ends_at=ends_at).perform()
-                # At once: another worker that fetches the same takes the registry's name away when it has its own.
-                if _is_tagged(client, reference, mine):
-                    break
+    with turn_with(reference, scratch, cancel=cancel, wait_s=limits.build_s):
+        was_there = _has(client, reference)
         if not was_there:
-            _remove(client, str(reference))
-        with tempfile.NamedTemporaryFile(prefix="tiltyard-pulled-", suffix=".tar", dir=scratch) as file:
-            _export(client, mine, file, limits, lambda: _require_time(cancel, ends_at, limits))
-            _remove(client, mine)
-            return load_image(
-                client,
-                Path(file.name),
-                limits=limits,
-                on_log=on_log,
-                cancel=cancel,
-                owner=owner,
-                gauge_image=gauge_image,
-                manifest=named.manifest,
-            )
-    except ENGINE_ERRORS as error:
-        raise InfraFault(f"The Docker engine failed while it fetched an image: {str(error)[:300]}") from error
-    finally:
-        _remove(client, mine)
-        if not was_there:
-            _remove(client, str(reference))
+            note_fetched(reference, scratch)
+        mine = f"{RUN_TAG}{named_by(owner)}"
+        ends_at = time.monotonic() + limits.build_s
+        on_log(f"Fetching {reference}")
+        try:
+            with (
+                nullcontext()
+                if gauge_image is None
+                else DiskGauge(client, gauge_image, owner=owner, life_s=limits.build_s + CALL_TIMEOUT_S)
+            ) as gauge:
+                for _ in range(_PULLS_MAX):
+                    _Pull(client, reference, limits, cancel, gauge, ends_at=ends_at).perform()
+                    # At once: who else had the image, or a worker elsewhere, may take the registry's name away.
+                    if _is_tagged(client, reference, mine):
+                        break
+                    was_there = False
+            if not was_there:
+                remove_name(client, str(reference))
+            with tempfile.NamedTemporaryFile(prefix="tiltyard-pulled-", suffix=".tar", dir=scratch) as file:
+                _export(client, mine, file, limits, lambda: _require_time(cancel, ends_at, limits))
+                remove_name(client, mine)
+                return load_image(
+                    client,
+                    Path(file.name),
+                    limits=limits,
+                    on_log=on_log,
+                    cancel=cancel,
+                    owner=owner,
+                    gauge_image=gauge_image,
+                    manifest=named.manifest,
+                )
+        except ENGINE_ERRORS as error:
+            raise InfraFault(f"The Docker engine failed while it fetched an image: {str(error)[:300]}") from error
+        finally:
+            remove_name(client, mine)
+            if not was_there:
+                remove_name(client, str(reference))
 
 
 class _Pull:
@@ -275,14 +281,3 @@ def _export(
         require_time()
         file.write(part)
     file.flush()
-
-
-def _remove(client: docker.DockerClient, name: str) -> None:
-    """Take away a name, and with it the image where nobody else has it."""
-    try:
-        client.images.remove(name, force=False, noprune=False)
-    except docker.errors.ImageNotFound:
-        return
-    except docker.errors.APIError as error:
-        if error.status_code != 409:  # in use
-            raise InfraFault(f"The fetched image could not be removed: {error.explanation}") from error

@@ -25,6 +25,7 @@ from tiltyard_sandbox.attacks.table import ATTACKS
 from tiltyard_sandbox.containers import ROLE_LABEL, submission_options
 from tiltyard_sandbox.engine import ENGINE_ERRORS, USERNS
 from tiltyard_sandbox.limits import Limits
+from tiltyard_sandbox.pulls import uses_containerd_store
 from tiltyard_sandbox.verdicts import InfraFault
 
 # What the engine itself says that its kernel cannot limit; it then ignores the option and only warns.
@@ -148,6 +149,9 @@ def _advice(info: Mapping[str, Any], security: list[str]) -> Iterator[Check]:
     saw = f"{info.get('Driver')} on {file_system}"
     saw += "" if has_quota else ": no quota for a container; builds are measured every second instead"
     yield Check("disk_quota", "have a disk quota for each container", "storage quota", has_quota, saw, is_advice=True)
+    fetches = not uses_containerd_store(info)
+    saw = "the engine's own" if fetches else "containerd's: no image is fetched from a registry (see the same page)"
+    yield Check("image_store", "fetch named images safely", "the engine's own store", fetches, saw, is_advice=True)
     lives_on = bool(info.get("LiveRestoreEnabled"))
     saw = "on" if lives_on else "off: containers die with the engine's restart, and their runs are tried again"
     yield Check(

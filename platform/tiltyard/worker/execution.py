@@ -37,7 +37,7 @@ from tiltyard.worker.logs import CappedLog
 from tiltyard.worker.progress import suite_progress
 from tiltyard.worker.publishing import publish, ring_for_the_next
 from tiltyard.worker.recording import ScoredSuite, check_suite, record_failure, record_scores
-from tiltyard.worker.strays import labels_of, owner_of, results_dir, sweep_strays, try_to_sweep
+from tiltyard.worker.strays import labels_of, owner_of, results_dir, scratch_dir, sweep_strays, try_to_sweep
 from tiltyard.worker.withholding import untold
 from tiltyard.worker.writing import persist
 from tiltyard_sandbox.engine import ENGINE_ERRORS
@@ -215,7 +215,7 @@ class _Attempt:
         competition = self._run.submission.competition
         try:
             # Should this worker be killed, others find what is there by the run, as they do with results.
-            with store().fetched(self._run.submission.artefact.sha256) as archive, results_dir(self._run) as scratch:
+            with store().fetched(self._run.submission.artefact.sha256) as archive, scratch_dir(self._run) as scratch:
                 return prepare_image(
                     client,
                     archive,

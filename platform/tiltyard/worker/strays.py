@@ -21,6 +21,7 @@ from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import ACTIVE
 from tiltyard.submissions.stores.scratch import sweep_scratch
 from tiltyard_sandbox.engine import ENGINE_ERRORS, connect
+from tiltyard_sandbox.fetching import forget_fetched
 from tiltyard_sandbox.leftovers import find_leftovers, remove_leftovers
 from tiltyard_sandbox.pair import sweep
 from tiltyard_sandbox.verdicts import InfraFault
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 # The instance keeps apart two sites on one engine: what the other one runs is not in this database.
 INSTANCE, RUN, ATTEMPT = "tiltyard.instance", "tiltyard.run", "tiltyard.attempt"
-_RESULTS_DIR = re.compile(r"results-(?P<run>[0-9a-f-]{36})-(?P<attempt>[0-9]+)-[^-]+")
+_RESULTS, _SCRATCH = "results", "scratch"  # what an evaluator may write into, and what the worker alone does
+_DIR_OF_ATTEMPT = re.compile(rf"({_RESULTS}|{_SCRATCH})-(?P<run>[0-9a-f-]{{36}})-(?P<attempt>[0-9]+)-[^-]+")
 
 
 def labels_of(run: Run) -> dict[str, str]:
@@ -54,7 +56,20 @@ def _site() -> str:
 @contextmanager
 def results_dir(run: Run) -> Iterator[Path]:
     """An empty directory for one evaluation of this attempt, removed at the end."""
-    directory = Path(tempfile.mkdtemp(prefix=f"results-{run.pk}-{run.attempt}-", dir=settings.WORK_DIR))
+    with _directory_of(run, _RESULTS) as directory:
+        yield directory
+
+
+@contextmanager
+def scratch_dir(run: Run) -> Iterator[Path]:
+    """An empty directory for what this attempt's worker needs while it prepares the image, removed at the end."""
+    with _directory_of(run, _SCRATCH) as directory:
+        yield directory
+
+
+@contextmanager
+def _directory_of(run: Run, kind: str) -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix=f"{kind}-{run.pk}-{run.attempt}-", dir=settings.WORK_DIR))
     try:
         yield directory
     finally:
@@ -68,7 +83,7 @@ def sweep_strays(client: docker.DockerClient) -> int:
         all=True, filters={"label": f"{INSTANCE}={settings.INSTANCE}"}, ignore_removed=True
     )
     leftovers = find_leftovers(client, _site())
-    directories = _results_dirs()
+    directories = _directories()
     live = _live_attempts()
     found = {(container.labels.get(RUN, ""), container.labels.get(ATTEMPT, "")) for container in containers}
     removed = sum(
@@ -76,12 +91,14 @@ def sweep_strays(client: docker.DockerClient) -> int:
     )
     live_owners = {_owner(run, attempt) for run, attempt in live}
     removed += remove_leftovers(client, [one for one in leftovers if one.owners.isdisjoint(live_owners)])
-    if removed:
-        logger.warning("removed %d stray containers and images", removed)
     for directory, attempt in directories.items():
         if attempt not in live:
-            logger.warning("removed the results of run %s attempt %s, whose worker is gone", *attempt)
+            if directory.name.startswith(_SCRATCH):
+                removed += forget_fetched(client, directory)
+            logger.warning("removed the files of run %s attempt %s, whose worker is gone", *attempt)
             shutil.rmtree(directory, ignore_errors=True)
+    if removed:
+        logger.warning("removed %d stray containers and images", removed)
     if copies := sweep_scratch(Path(settings.WORK_DIR)):
         logger.warning("removed %d copies of artefacts, whose process is gone", copies)
     return removed
@@ -99,8 +116,9 @@ def try_to_sweep() -> None:
         logger.warning("no sweep of what others left: %s", error)
 
 
-def _results_dirs() -> dict[Path, tuple[str, str]]:
-    matches = {path: _RESULTS_DIR.fullmatch(path.name) for path in Path(settings.WORK_DIR).glob("results-*")}
+def _directories() -> dict[Path, tuple[str, str]]:
+    """Those of attempts, by whose they are."""
+    matches = {path: _DIR_OF_ATTEMPT.fullmatch(path.name) for path in Path(settings.WORK_DIR).iterdir()}
     return {path: (match["run"], match["attempt"]) for path, match in matches.items() if match}
 
 
