@@ -86,7 +86,11 @@ class EngineStream:
     def open(cls, client: docker.DockerClient, path: str, params: dict[str, Any]) -> "EngineStream":
         """Begin a GET whose answer goes on; raises one of ENGINE_ERRORS."""
         response = client.api.get(api_url(client, path), params=params, stream=True, timeout=(CALL_TIMEOUT_S, None))
-        response.raise_for_status()
+        try:
+            response.raise_for_status()
+        except requests.exceptions.HTTPError:
+            response.close()
+            raise
         return cls(response)
 
     def chunks(self) -> Iterator[bytes]:

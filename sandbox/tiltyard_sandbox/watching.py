@@ -1,18 +1,92 @@
-"""Threads that watch a container: its output as lines, and the kernel's out-of-memory kills."""
+"""Threads that watch a container: its output as lines, and the kernel's out-of-memory kills.
+
+Both read a stream of the engine for as long as the run lasts, and between engine and worker there may be a proxy, which
+cuts a connection on which nothing was said for some minutes. So a stream that breaks is opened again where it ended.
+"""
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 import docker
+import requests
 
-from tiltyard_sandbox.engine import STREAM_ENDS, EngineStream
+from tiltyard_sandbox.engine import ENGINE_ERRORS, STREAM_ENDS, EngineStream
 
 LINE_MAX_BYTES: Final = 16 * 1024
 JOIN_S: Final = 3.0
+REOPEN_S: Final = 0.5
+_GONE: Final = frozenset({404, 409})  # removed, or about to be
+_FRAME_MAX_BYTES: Final = 1 << 20  # the engine's own have some 16 KiB
+_FRACTION: Final = re.compile(r"\.(\d+)")
 _LOG = logging.getLogger(__name__)
+
+
+class LastingStream:
+    """A stream of the engine that one thread reads, opened again when it breaks, until it is stopped.
+
+    `params` are asked for at each opening. The first one raises one of ENGINE_ERRORS.
+    """
+
+    def __init__(self, client: docker.DockerClient, path: str, params: Callable[[], dict[str, Any]]) -> None:
+        self._client = client
+        self._path = path
+        self._params = params
+        self.is_away = False  # broken, and the engine did not answer since
+        self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
+        self._stream = EngineStream.open(client, path, params())
+
+    def connections(self) -> Iterator[Iterator[bytes]]:
+        """The chunks of one connection after the other; ends with the answer, or when it is stopped."""
+        while True:
+            is_broken = threading.Event()
+            try:
+                yield _until_broken(self._stream, is_broken)
+            finally:
+                self._stream.release()
+            if not is_broken.is_set() or not self._is_reopened():
+                return
+
+    def stop(self) -> None:
+        """End the reader's waiting. Safe from any thread, more than once."""
+        with self._lock:
+            self._is_stopped.set()
+            self._stream.cut()
+
+    def _is_reopened(self) -> bool:
+        """Try until it is there; False when it was stopped, or the engine has nothing more to say of it."""
+        while not self._is_stopped.wait(REOPEN_S):
+            try:
+                stream = EngineStream.open(self._client, self._path, self._params())
+            except requests.exceptions.HTTPError as error:
+                if error.response is not None and error.response.status_code in _GONE:
+                    return False
+                self.is_away = True
+                continue
+            except ENGINE_ERRORS as error:
+                _LOG.debug("a stream of the engine cannot be opened again: %s", error)
+                self.is_away = True
+                continue
+            self.is_away = False
+            with self._lock:
+                if not self._is_stopped.is_set():
+                    self._stream = stream
+                    return True
+            stream.release()
+        return False
+
+
+def _until_broken(stream: EngineStream, is_broken: threading.Event) -> Iterator[bytes]:
+    try:
+        yield from stream.chunks()
+    except STREAM_ENDS as error:
+        _LOG.debug("a stream of the engine broke: %s", error)
+        is_broken.set()
 
 
 class LinePump:
@@ -31,8 +105,11 @@ class LinePump:
         stdout: bool = True,
         stderr: bool = True,
     ) -> None:
-        params = {"follow": 1, "stdout": int(stdout), "stderr": int(stderr)}
-        self._stream = EngineStream.open(client, f"/containers/{container_id}/logs", params)
+        self._reached = Reached()
+        wanted = {"follow": 1, "stdout": int(stdout), "stderr": int(stderr), "timestamps": 1}
+        self._stream = LastingStream(
+            client, f"/containers/{container_id}/logs", lambda: wanted | self._reached.parameters()
+        )
         self._callback = callback
         self._bytes_max = bytes_max
         self.error: Exception | None = None
@@ -46,44 +123,67 @@ class LinePump:
 
     def finish(self) -> None:
         """Wait a moment for the last lines of a container that has ended, then close."""
-        self._thread.join(JOIN_S)
-        self._stream.cut()
+        if not self._stream.is_away:
+            self._thread.join(JOIN_S)
+        self._stream.stop()
         self._thread.join(JOIN_S)
 
     def _run(self) -> None:
         try:
-            for line in _lines(_payloads(_until_cut(self._stream)), self._bytes_max):
+            for line in _lines(self._output(), self._bytes_max):
                 self._callback(line)
         except Exception as error:
             self.error = error
-        finally:
-            self._stream.release()
+
+    def _output(self) -> Iterator[bytes]:
+        for chunks in self._stream.connections():
+            yield from self._reached.new_in(_frames(chunks))
 
 
-def _until_cut(stream: EngineStream) -> Iterator[bytes]:
-    """The stream's chunks; being cut off is an ordinary end."""
-    try:
-        yield from stream.chunks()
-    except STREAM_ENDS as error:
-        _LOG.debug("a stream of the engine ended: %s", error)
+class Reached:
+    """How far a container's output has been read, by the engine's time stamps: a reader can go on from there."""
+
+    def __init__(self) -> None:
+        self._stamp = b""
+        self._count = 0  # of frames with this stamp
+
+    def parameters(self) -> dict[str, str]:
+        """With which the engine begins at the last stamp that was read."""
+        if not self._stamp:
+            return {}
+        text = self._stamp.decode("ascii")
+        seconds = int(datetime.fromisoformat(text).timestamp())
+        fraction = _FRACTION.search(text)
+        return {"since": f"{seconds}.{fraction[1] if fraction else 0}"}
+
+    def new_in(self, frames: Iterator[bytes]) -> Iterator[bytes]:
+        """What one connection brings, without the stamps and without what was read before."""
+        known = self._count
+        for frame in frames:
+            stamp, _, content = frame.partition(b" ")
+            if stamp == self._stamp:
+                if known > 0:
+                    known -= 1
+                    continue
+                self._count += 1
+            else:
+                self._stamp, self._count, known = stamp, 1, 0
+            yield content
 
 
-def _payloads(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """What the container wrote, without the engine's framing: 4 bytes of kind, 4 of big-endian length, content."""
+def _frames(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """What the container wrote, piece by piece as the engine frames it: 4 bytes of kind, 4 of big-endian length."""
     pending = bytearray()
-    left_bytes = 0
     for part in parts:
         pending += part
-        while pending:
-            if left_bytes == 0:
-                if len(pending) < 8:
-                    break
-                left_bytes = int.from_bytes(pending[4:8], "big")
-                del pending[:8]
-            payload = bytes(pending[:left_bytes])
-            del pending[:left_bytes]
-            left_bytes -= len(payload)
-            yield payload
+        while len(pending) >= 8:
+            end = 8 + int.from_bytes(pending[4:8], "big")
+            if end > _FRAME_MAX_BYTES:
+                raise ValueError(f"The engine's stream has a frame of {end} bytes.")
+            if len(pending) < end:
+                break
+            yield bytes(pending[8:end])
+            del pending[:end]
 
 
 def _lines(parts: Iterator[bytes], bytes_max: int) -> Iterator[str]:
@@ -120,21 +220,20 @@ class OomWatch:
 
     def __init__(self, client: docker.DockerClient, container_ids: list[str]) -> None:
         self.killed: set[str] = set()
-        filters = json.dumps({"container": container_ids, "event": ["oom"]})
-        self._stream = EngineStream.open(client, "/events", {"filters": filters})
+        # From the first on that the engine remembers: what happened before the stream was opened again counts, too.
+        params = {"since": "1", "filters": json.dumps({"container": container_ids, "event": ["oom"]})}
+        self._stream = LastingStream(client, "/events", lambda: params)
         self._thread = threading.Thread(target=self._run, name="oom-events", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Close the stream; what was seen stays in `killed`."""
-        self._stream.cut()
+        self._stream.stop()
         self._thread.join(JOIN_S)
 
     def _run(self) -> None:
-        pending = b""
-        try:
-            for part in _until_cut(self._stream):
+        for chunks in self._stream.connections():
+            pending = b""
+            for part in chunks:
                 *events, pending = (pending + part).split(b"\n")
                 self.killed.update(str(json.loads(event)["Actor"]["ID"]) for event in events if event.strip())
-        finally:
-            self._stream.release()
