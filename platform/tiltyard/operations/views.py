@@ -55,7 +55,7 @@ def status(request: HttpRequest) -> HttpResponse:
     context = {
         "parts": parts,
         "queues": found,
-        "answers": all(parts.values()),
+        "all_answer": all(parts.values()),
         "deserted": [queue for queue in found if queue.is_deserted],
         "quiet": [queue for queue in found if queue.workers == 0 and not queue.is_deserted],
     }

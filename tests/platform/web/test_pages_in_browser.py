@@ -172,7 +172,15 @@ def test_no_page_is_wider_than_the_screen(page: Page, site: Site, width: int) ->
     page.set_viewport_size({"width": width, "height": 800})
     home = site.competition.get_absolute_url()
     tabs = [home + tab for tab in ("", "tasks/", "rules/", "dates/", "leaderboard/", "submissions/", "submit/")]
-    for path in ["/", *tabs, scored.get_absolute_url(), scored.get_absolute_url() + "samples/", "/account/tokens/"]:
+    web_rows.make_run(site, "waits")  # for which the status page has words
+    for path in [
+        "/",
+        "/status/",
+        *tabs,
+        scored.get_absolute_url(),
+        scored.get_absolute_url() + "samples/",
+        "/account/tokens/",
+    ]:
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.goto(home + "leaderboard/")
