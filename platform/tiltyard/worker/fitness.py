@@ -8,6 +8,7 @@ import docker
 from django.conf import settings
 
 from tiltyard.evaluation import own_evaluator_image
+from tiltyard.submissions.stores import store
 from tiltyard.worker.engine_safety import require_safe_engine
 from tiltyard_sandbox.engine import ENGINE_ERRORS, connect
 from tiltyard_sandbox.limits import Limits
@@ -28,7 +29,10 @@ class Machine:
 
 @contextmanager
 def fit_machine() -> Iterator[Machine]:
-    """The engine, which submissions may run on, and the evaluator on it; raises Unfit where something is missing."""
+    """The engine, which submissions may run on, and the evaluator on it; raises Unfit where something is missing.
+
+    So does a store of artefacts that is away: every run that is taken meanwhile would fail on it.
+    """
     try:
         Limits(cpuset=settings.WORKER_CPUS or None)
     except ValueError as error:
@@ -37,6 +41,8 @@ def fit_machine() -> Iterator[Machine]:
         Limits(runtime=settings.WORKER_RUNTIME or None)
     except ValueError as error:
         raise Unfit(f"TILTYARD_WORKER_RUNTIME: {error}") from error
+    if not store().answers():
+        raise Unfit(f"The store of artefacts, {settings.ARTEFACT_STORE}, does not answer.")
     with ExitStack() as opened:
         try:
             client = connect()
