@@ -33,6 +33,8 @@ class Bench:
     is_tiny: bool = False
     mode: str = "max-autotune-no-cudagraphs"
     repetitions: int = 15
+    tokens: tuple[int, ...] = (2048, 8192, 16384)  # of the MLP block
+    ranks: tuple[int, ...] = (16, 64)  # of the LoRA steps
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 

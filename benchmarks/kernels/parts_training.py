@@ -1,5 +1,6 @@
 """Parts that train: the loss, LoRA and QLoRA steps of an 8B-shaped model, and attention over packed documents."""
 
+import gc
 import json
 import os
 import subprocess
@@ -119,19 +120,22 @@ def _compare_steps(bench: Bench, what: str, makers: dict[str, Callable[[], Any]]
         if not bench.is_tiny:
             bench.rows[f"{what}: {name}"]["gib"] = {name: _peak_gib(step)}
             bench.save()
+            if name == "ours":  # what the host costs: the same step without it
+                bench.compare(f"{what}: ours, in a CUDA graph", {"ours, in a CUDA graph": step})
         del step
+        gc.collect()
 
 
 def lora(bench: Bench) -> None:
     """LoRA steps over a bf16 base, ranks 16 and 64, 8192 tokens: ours, peft, peft compiled, peft with Liger."""
-    for rank in (16, 64):
+    for rank in bench.ranks:
         makers: dict[str, Callable[[], Any]] = {
             "ours": partial(_ours, bench, rank, None),
             "peft": lambda rank=rank: with_adapters(llama(bench), rank),
         }
-        makers["peft + compile"] = lambda rank=rank: _compiled(bench, with_adapters(llama(bench), rank))
         if bench.peer("liger_kernel.transformers") is not None and not bench.is_tiny:
             makers["peft + Liger"] = partial(_liger, bench, rank)
+        makers["peft + compile"] = lambda rank=rank: _compiled(bench, with_adapters(llama(bench), rank))
         _compare_steps(bench, f"LoRA r={rank}", makers)
 
 
@@ -187,10 +191,32 @@ def qlora(bench: Bench) -> None:
         "ours, fp8": partial(_ours, bench, 16, Fp8()),
         "ours, bf16": partial(_ours, bench, 16, None),
     }
+    if bench.peer("torchao.dtypes.nf4tensor") is not None and not bench.is_tiny:
+        makers["peft + torchao NF4"] = partial(_torchao, bench)
     if bench.peer("bitsandbytes") is not None and not bench.is_tiny:
         makers["peft + bitsandbytes"] = partial(_bitsandbytes, bench)
         makers["ours over bitsandbytes' weights"] = partial(_bitsandbytes, bench, is_patched=True)
     _compare_steps(bench, "QLoRA r=16", makers)
+
+
+def _torchao(bench: Bench) -> Any:
+    """torchao's NF4 weights under its own linear, with plain LoRA beside it: peft does not take these weights."""
+    from torchao.dtypes.nf4tensor import NF4Tensor, linear_nf4  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    class Linear(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = linear_nf4(x, self.weight)
+            return y
+
+    model = llama(bench)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear) and name in TARGETS:
+                made = Linear(child.in_features, child.out_features, bias=False, device="meta")
+                packed = NF4Tensor.from_tensor(child.weight.data, 64, 256)
+                made.weight = torch.nn.Parameter(packed, requires_grad=False)
+                setattr(module, name, made)
+    return with_adapters(model, 16)
 
 
 def _bitsandbytes(bench: Bench, *, is_patched: bool = False) -> Any:
@@ -215,7 +241,8 @@ def attention(bench: Bench) -> None:
     """8 to 64 documents in 16k tokens, 32 heads on 8: ours, compiled FlexAttention with its mask, SDPA with a mask."""
     tokens, heads, kv_heads, size = bench.size(16384, 24), bench.size(32, 4), bench.size(8, 2), bench.size(128, 16)
     for documents in (2,) if bench.is_tiny else (8, 16, 64):
-        cuts = torch.randperm(tokens - 1)[: documents - 1].sort().values + 1
+        generator = torch.Generator().manual_seed(documents)
+        cuts = torch.randperm(tokens - 1, generator=generator)[: documents - 1].sort().values + 1
         bounds = torch.cat((torch.tensor([0]), cuts, torch.tensor([tokens]))).to(torch.int32).to(bench.device)
         q = bench.randn(tokens, heads, size).requires_grad_()
         k, v = (bench.randn(tokens, kv_heads, size).requires_grad_() for _ in range(2))

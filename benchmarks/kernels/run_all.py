@@ -51,6 +51,7 @@ BARS = [
     ("LoRA r=16", "peft", 1.6),
     ("LoRA r=64", "peft + compile", 1.25),
     ("QLoRA r=16", "peft + bitsandbytes", 1.6),
+    ("QLoRA r=16", "peft + torchao NF4", 1.6),
     ("attention ", "FlexAttention, mask made", 1.3),
     ("attention ", "SDPA, mask made", 3.0),
     ("int4 1×", "gemlite", 1.0),
@@ -120,6 +121,8 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be given again")
     parser.add_argument("--budget-s", type=float, default=540.0, help="no row is started after so many seconds")
     parser.add_argument("--mode", default="max-autotune-no-cudagraphs", help="of torch.compile")
+    parser.add_argument("--tokens", type=int, action="append", help="of the MLP block; default 2048, 8192 and 16384")
+    parser.add_argument("--rank", type=int, action="append", help="of the LoRA steps; default 16 and 64")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU; measures nothing")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
@@ -127,6 +130,10 @@ def main() -> None:
     if options.tiny:
         torch.set_num_threads(1)
     bench = Bench(options.out, time.monotonic() + options.budget_s, options.tiny, options.mode)
+    if options.tokens:
+        bench.tokens = tuple(options.tokens)
+    if options.rank:
+        bench.ranks = tuple(options.rank)
     if options.out.exists():
         bench.rows = json.loads(options.out.read_text())["rows"]
     for name in options.part or PARTS:

@@ -297,11 +297,14 @@ def _(x: Any, weight: Any, labels: Any, *settings: Any) -> Any:  # noqa: ARG001 
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)  # zeros for dw, which nothing differentiates, would be as large as dw
     ctx.with_gradient, ctx.trains_weight = inputs[-2:]
     ctx.save_for_backward(output[3], output[4])
 
 
-def _scale(ctx: Any, dloss: torch.Tensor, *_others: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _scale(ctx: Any, dloss: torch.Tensor | None, *_others: Any) -> tuple[torch.Tensor | None, ...]:
+    if dloss is None:
+        return (None,) * 10
     dx, dw = ctx.saved_tensors
     scaled_x = _scaled_gradient(dx, dloss) if ctx.with_gradient else None
     scaled_w = _scaled_gradient(dw, dloss) if ctx.trains_weight else None

