@@ -1,13 +1,16 @@
-"""An engine of the test's own is stopped and started under a watch; nobody else's containers are on it."""
+"""What ends under a watch: an engine of the test's own, or no more than a connection, which a proxy has cut."""
 
 import gc
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import docker
 import pytest
+from cut_connections import cutter
+from second_engine import second_engine
 from services_for_tests import services_script
 
 from tiltyard.worker.engine_watch import EngineWatch
@@ -53,3 +56,42 @@ def test_an_engine_that_went_away_is_no_submissions_fault(
     finally:
         lasting.close()
     assert docker_client.ping()
+
+
+def _until_cut(watch: EngineWatch) -> None:
+    assert watch._is_over.wait(30), "the watch did not notice"
+
+
+def test_a_connection_that_a_proxy_cuts_is_no_restart(
+    docker_client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream on which nothing is ever said is what an idle timeout ends first; a verdict must not hang on it."""
+    with cutter("/var/run/docker.sock", socket_path=tmp_path / "proxy.sock") as way:
+        monkeypatch.setenv("DOCKER_HOST", way.url)
+        with closing(connect()) as client, EngineWatch(client) as watch:
+            watch.require_undisturbed()
+            assert way.cut("/events") == 1
+            _until_cut(watch)
+            watch.require_undisturbed()
+    with pytest.raises(InfraFault):  # and a proxy that is gone is an engine that is gone
+        watch.require_undisturbed()
+
+
+def test_an_engine_without_its_usual_network_is_known_by_the_end_of_the_stream(
+    docker_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with second_engine("--bridge", "none") as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url)
+        with engine.running():
+            lasting = connect()
+            watch = EngineWatch(lasting)
+            watch.require_undisturbed()
+        try:
+            with watch, engine.running():
+                _until_cut(watch)
+                with pytest.raises(InfraFault, match="restarted"):
+                    watch.require_undisturbed()
+                with closing(connect()) as client, EngineWatch(client) as fresh:
+                    fresh.require_undisturbed()
+        finally:
+            lasting.close()

@@ -1,8 +1,8 @@
 """Whole runs on a real engine: upload, build, evaluate both suites, score; and every way in which that can fail."""
 
+import functools
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,23 +10,21 @@ from typing import Any, cast
 
 import docker
 import pytest
-import tiny_server
 from bundles_for_tests import write_bundle
 from django.conf import settings
-from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from leaks import leaked, leaks_in, prompts_of
 from own_images import make_own_images
 from pytest_django.fixtures import Settings
 from reachable import read_everything
+from tiny_entries import BASE, DOCKERFILE, hand_in
 from uploads_for_tests import context_archive
 
 from tiltyard.accounts.models import ApiToken, User
 from tiltyard.competitions.bundle import import_bundle
 from tiltyard.competitions.models import Competition
 from tiltyard.leaderboards.board import leaderboard
-from tiltyard.submissions.intake import accept_upload
 from tiltyard.submissions.manifests import public_key
 from tiltyard.submissions.models import Run, Sample
 from tiltyard.submissions.states import FailureReason, RunState
@@ -42,9 +40,6 @@ from tiltyard_sandbox.owners import RUN_TAG, named_by
 # The heartbeat writes from a thread of its own, which sees only what is committed.
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
-BASE = "tiltyard/python:3.11"
-DOCKERFILE = f'ARG BASE={BASE}\nFROM ${{BASE}}\nCOPY . /app\nENV TINY_MODE=@mode@\nCMD ["python3", "/app/server.py"]\n'
-
 Submit = Callable[..., Run]
 
 
@@ -57,19 +52,7 @@ def competition(tmp_path: Path) -> Competition:
 def submit(competition: Competition, tmp_path: Path) -> Submit:
     owner = User.objects.create_user("owner", "owner@example.org", "correct horse battery")
 
-    def call(mode: str = "well", *, dockerfile: str = DOCKERFILE, crash_on: str = "") -> Run:
-        path = context_archive(
-            tmp_path / "entry.tar.gz",
-            dockerfile=dockerfile.replace("@mode@", mode),
-            files={"server.py": Path(tiny_server.__file__).read_text(), "crash_on.txt": crash_on},
-        )
-        track = competition.tracks.get()
-        submission = accept_upload(
-            owner=owner, competition=competition, track=track, path=path, filename=path.name, now=timezone.now()
-        )
-        return submission.runs.get()
-
-    return call
+    return functools.partial(hand_in, competition, owner, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +63,7 @@ def nothing_left(docker_client: docker.DockerClient) -> Iterator[None]:
     assert docker_client.containers.list(all=True, filters=mine) == []
     site = hashlib.sha256(settings.INSTANCE.encode()).hexdigest()[:12]
     assert find_leftovers(docker_client, site) == []
-    assert not list(Path(settings.WORK_DIR).glob("results-*"))
+    assert not [path for kind in ("results", "scratch") for path in Path(settings.WORK_DIR).glob(f"{kind}-*")]
 
 
 def finished(run: Run) -> Run:
@@ -235,24 +218,6 @@ def test_a_server_that_is_too_slow(submit: Submit, competition: Competition) -> 
     assert "time limit" in run.failure_message
 
 
-def test_cancelling_stops_the_containers_within_seconds(submit: Submit, docker_client: docker.DockerClient) -> None:
-    run = submit("slow")
-    worker = threading.Thread(target=_execute_on_thread, args=(str(run.pk),))
-    worker.start()
-    mine = {"label": f"{INSTANCE}={settings.INSTANCE}"}
-    deadline = time.monotonic() + 60
-    while len(docker_client.containers.list(filters=mine)) < 2:
-        assert time.monotonic() < deadline, "the pair never ran"
-        time.sleep(0.1)
-    asked = time.monotonic()
-    assert Run.objects.get(pk=run.pk).request_cancel(timezone.now())
-    worker.join(timeout=20)
-    assert not worker.is_alive()
-    assert time.monotonic() - asked < 10
-    run = finished(run)
-    assert (run.state, run.failure_reason) == (RunState.CANCELLED, "")
-
-
 def test_a_platform_failure_is_tried_again_and_never_charged(submit: Submit, competition: Competition) -> None:
     competition.suites.filter(visibility="open").update(sha256="0" * 64)  # a suite that is not on this machine
     run = submit()
@@ -382,10 +347,3 @@ def test_the_results_of_a_dead_worker_are_swept(submit: Submit, docker_client: d
         sweep_strays(docker_client)
         assert directory.is_dir()
     assert not left.exists()
-
-
-def _execute_on_thread(run_id: str) -> None:
-    try:
-        execute_run(run_id)
-    finally:
-        connection.close()
