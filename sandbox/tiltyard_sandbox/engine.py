@@ -109,6 +109,11 @@ class EngineStream:
         self.response.close()
 
 
+def is_gone(error: docker.errors.APIError) -> bool:
+    """Whether an image could not be removed because it is removed: before, or by somebody else at this very moment."""
+    return error.status_code == 404 or "unrecognized image id" in str(error.explanation).lower()
+
+
 def is_disk_full(complaint: str) -> bool:
     """Whether the engine complains of its own disk. Only at the end is the text sure not to be a participant's."""
     return complaint.strip().lower().endswith("no space left on device")

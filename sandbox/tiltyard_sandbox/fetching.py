@@ -18,7 +18,7 @@ from typing import Final
 
 import docker
 
-from tiltyard_sandbox.engine import ENGINE_ERRORS
+from tiltyard_sandbox.engine import ENGINE_ERRORS, is_gone
 from tiltyard_sandbox.references import ImageReference
 from tiltyard_sandbox.verdicts import Cancelled, InfraFault, SubmissionFault
 
@@ -82,10 +82,8 @@ def remove_name(client: docker.DockerClient, name: str) -> bool:
     """Take away a name, and with it the image where nobody else has it; False where it is gone or in use."""
     try:
         client.images.remove(name, force=False, noprune=False)
-    except docker.errors.ImageNotFound:
-        return False
     except docker.errors.APIError as error:
-        if error.status_code != 409:  # in use
+        if error.status_code != 409 and not is_gone(error):  # in use, or gone
             raise InfraFault(f"The fetched image could not be removed: {error.explanation}") from error
         return False
     except ENGINE_ERRORS as error:

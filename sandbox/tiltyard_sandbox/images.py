@@ -16,7 +16,7 @@ from tiltyard_sandbox.archives import BuildContext, read_upload
 from tiltyard_sandbox.build_traces import STAGE_HEAD
 from tiltyard_sandbox.builds import run_build, write_context
 from tiltyard_sandbox.disk import DiskGauge, require_room
-from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, is_disk_full
+from tiltyard_sandbox.engine import CALL_TIMEOUT_S, ENGINE_ERRORS, is_disk_full, is_gone
 from tiltyard_sandbox.guarded import reject, shown
 from tiltyard_sandbox.image_archive import ImageArchive, renamed, scan_layers
 from tiltyard_sandbox.limits import Limits
@@ -237,9 +237,7 @@ def remove_image(client: docker.DockerClient, image_id: str) -> bool:
         if not (image_id.startswith(_ID_PREFIX) and client.images.get(image_id).tags):
             client.images.remove(image_id, force=False, noprune=False)
             return True
-    except docker.errors.ImageNotFound:
-        return False
     except docker.errors.APIError as error:
-        if error.status_code != 409:  # in use
+        if error.status_code != 409 and not is_gone(error):  # in use, or gone
             raise InfraFault(f"The image could not be removed: {error.explanation}") from error
     return False

@@ -1,10 +1,12 @@
 """Loading on a real engine: nothing is trusted, content has one name, and nobody else's image is touched."""
 
+import functools
 import io
 import tarfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,18 @@ def test_an_image_is_removed_once_nobody_else_has_a_name_for_it(builder: Builder
     builder.client.images.remove(name)
     images.remove_image(builder.client, built.image_id)
     assert built.image_id not in {image.id for image in builder.client.images.list()}
+
+
+def test_runs_that_give_one_image_up_at_once_all_may(builder: Builder, tmp_path: Path) -> None:
+    """The engine fails where two take its last names away in the same moment: the image is gone, as both wanted."""
+    gone = 0
+    for number in range(6):
+        member = (f"x{number}", tarfile.REGTYPE, uuid.uuid4().hex)
+        archive = image_archive(tmp_path / "i.tar.gz", member)
+        names = [builder.load(archive).image_id for _ in range(6)]
+        image_id = builder.client.images.get(names[0]).id
+        with ThreadPoolExecutor(len(names)) as pool:
+            gone += sum(pool.map(functools.partial(images.remove_image, builder.client), names))
+        with pytest.raises(docker.errors.ImageNotFound):
+            builder.client.images.get(image_id)
+    assert gone > 0
