@@ -51,11 +51,14 @@ def plot_loss(log_path: Path, svg_path: Path) -> None:
 
 
 def overlay(curves: Sequence[Curve], svg_path: Path, title: str) -> None:
-    """Draw several curves over each other: loss on a logarithmic axis over steps, as means of ``SMOOTHED_STEPS``."""
-    steps = min((len(curve.losses) for curve in curves), default=0)
-    if not steps:
+    """Draw several curves over each other: loss on a logarithmic axis over steps, as means of ``SMOOTHED_STEPS``.
+
+    A curve of fewer steps than others ends earlier.
+    """
+    if not curves or not all(curve.losses for curve in curves):
         raise ValueError("there are no curves to plot, or one of them has no steps")
-    means = [_running_mean(curve.losses[:steps]) for curve in curves]
+    steps = max(len(curve.losses) for curve in curves)
+    means = [_running_mean(curve.losses) for curve in curves]
     low = math.log(min(map(min, means)))
     span = math.log(max(map(max, means))) - low or 1.0
     height = HEIGHT + 100
@@ -79,7 +82,8 @@ def overlay(curves: Sequence[Curve], svg_path: Path, title: str) -> None:
         at = MARGIN + 4 + LEGEND_LINE * index
         style = f'stroke="{curve.colour}" stroke-width="{curve.width}" stroke-dasharray="{curve.dashes}"'
         lines.append(f'<path d="M{WIDTH - MARGIN - 34} {at}h34" {style}/>')
-        lines.append(_label(WIDTH - MARGIN - 40, at + 4, "end", f"{curve.label}, at the end {losses[-1]:.4f}"))
+        end = "at the end" if len(losses) == steps else f"cut off at step {len(losses)},"
+        lines.append(_label(WIDTH - MARGIN - 40, at + 4, "end", f"{curve.label}, {end} {losses[-1]:.4f}"))
     lines.append(_label(MARGIN, height - MARGIN + 18, "start", "step 1"))
     lines.append(_label(WIDTH - MARGIN, height - MARGIN + 18, "end", f"step {steps}"))
     _write(svg_path, height, lines)

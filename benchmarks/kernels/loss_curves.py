@@ -20,6 +20,7 @@ made beforehand it needs torch, transformers, peft and safetensors, and Triton o
 import argparse
 import csv
 import importlib.util
+import itertools
 import json
 import logging
 import math
@@ -131,6 +132,9 @@ def main() -> None:
     if options.make_data:
         make_data(options.data)
         return
+    if options.redraw:
+        print(redraw(options))
+        return
     if not options.data.exists():
         sys.exit(f"{options.data} is missing: make it with --make-data, where the evaluator is installed")
     torch.set_num_threads(options.threads)
@@ -143,7 +147,7 @@ def main() -> None:
     for name in (name for name in options.only or WAYS if name not in missing):
         logger.info("%s: %d steps", name, options.steps)
         losses[name], paces[name] = train_one(name, data, options)
-        summary = report(losses, paces, missing, options)
+        summary = report(losses, paces, missing, machine_of(options), options.out)
     print(summary)
 
 
@@ -170,7 +174,7 @@ def read_data(path: Path) -> EncodedItems:
 
 
 def train_one(name: str, data: EncodedItems, options: argparse.Namespace) -> tuple[list[float], float]:
-    """Return the loss of every step, and the median step's milliseconds over the second half."""
+    """Train in one of ``WAYS``; return what ``read_curve`` does."""
     way = WAYS[name]
     model = AutoModelForCausalLM.from_pretrained(SQUIRE, dtype=torch.float32, local_files_only=True)
     way.base(model)
@@ -191,10 +195,31 @@ def train_one(name: str, data: EncodedItems, options: argparse.Namespace) -> tup
         log_every=1,
         compute=way.compute,
     )
+    return read_curve(log_path)
+
+
+def read_curve(log_path: Path) -> tuple[list[float], float]:
+    """Return the loss of every step, and the mean step's milliseconds over the second half."""
     records = [json.loads(line) for line in log_path.read_text(encoding="utf-8").splitlines()]
     second_half = records[len(records) // 2 :]
     elapsed_s = second_half[-1]["elapsed_s"] - second_half[0]["elapsed_s"]
     return [record["loss"] for record in records], 1e3 * elapsed_s / max(1, len(second_half) - 1)
+
+
+def redraw(options: argparse.Namespace) -> str:
+    """The report over the curves that lie in --out, whole or cut off."""
+    known = json.loads((options.out / "summary.json").read_text(encoding="utf-8"))
+    machine = {key: known[key] for key in ("device", "torch", "tokens_per_step")}
+    found = {name: read_curve(path) for name in WAYS if (path := options.out / f"{name}.jsonl").exists()}
+    losses = {name: values for name, (values, _) in found.items()}
+    paces = {name: pace for name, (_, pace) in found.items()}
+    return report(losses, paces, [name for name in WAYS if name not in found], machine, options.out)
+
+
+def machine_of(options: argparse.Namespace) -> dict[str, Any]:
+    is_cuda = options.device.startswith("cuda")
+    device = torch.cuda.get_device_name() if is_cuda else f"CPU ({platform.machine()})"
+    return {"device": device, "torch": torch.__version__, "tokens_per_step": options.rows * ROW_TOKENS}
 
 
 _first_weights: dict[str, torch.Tensor] = {}
@@ -213,44 +238,47 @@ def begin_alike(model: Any) -> None:
 
 
 def report(
-    losses: dict[str, list[float]], paces: dict[str, float], missing: list[str], options: argparse.Namespace
+    losses: dict[str, list[float]],
+    paces: dict[str, float],
+    missing: list[str],
+    machine: dict[str, Any],
+    out: Path,
 ) -> str:
     """Write all that is known so far, so that a run that is cut off leaves its finished curves; return the summary."""
-    with (options.out / "losses.csv").open("w", newline="", encoding="utf-8") as file:
+    with (out / "losses.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["step", *losses])
-        writer.writerows([step, *row] for step, row in enumerate(zip(*losses.values(), strict=True), start=1))
-    is_cuda = options.device.startswith("cuda")
-    device = torch.cuda.get_device_name() if is_cuda else f"CPU ({platform.machine()})"
+        rows = itertools.zip_longest(*losses.values(), fillvalue="")
+        writer.writerows([step, *row] for step, row in enumerate(rows, start=1))
     curves = [Curve(c.label, losses[name], c.colour, c.width, c.dashes) for name in losses for c in (WAYS[name].curve,)]
-    overlay(curves, options.out / "loss-curves.svg", f"loss on answers, nats per token; rank {RANK}; {device}")
+    overlay(curves, out / "loss-curves.svg", f"loss on answers, nats per token; rank {RANK}; {machine['device']}")
     differences = {f"{a} - {b}": differ(losses[a], losses[b]) for a, b in COMPARED if a in losses and b in losses}
     last = {name: round(statistics.fmean(values[-50:]), 5) for name, values in losses.items()}
     summary = {
-        "device": device,
-        "torch": torch.__version__,
-        "steps": options.steps,
-        "tokens_per_step": options.rows * ROW_TOKENS,
+        **machine,
+        "steps": {name: len(values) for name, values in losses.items()},
         "not_there": missing,
         "mean_loss_of_last_50": last,
         "ms_per_step": {name: round(pace, 1) for name, pace in paces.items()},
         "differences": differences,
     }
     text = json.dumps(summary, indent=1)
-    (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+    (out / "summary.json").write_text(text + "\n", encoding="utf-8")
     return text
 
 
 def differ(a: list[float], b: list[float]) -> dict[str, float]:
-    """The largest difference of two curves, its step, and the mean difference; also relative to the first curve."""
-    apart = [abs(x - y) for x, y in zip(a, b, strict=True)]
+    """The largest difference of two curves over the steps that both have, its step, and mean differences."""
+    pairs = list(zip(a, b, strict=False))
+    apart = [abs(x - y) for x, y in pairs]
     largest = max(apart)
     return {
+        "steps": len(pairs),
+        "first_step": round(apart[0], 5),
         "largest": round(largest, 5),
         "at_step": apart.index(largest) + 1,
-        "largest_relative": round(max(d / x for d, x in zip(apart, a, strict=True)), 5),
-        "mean": round(statistics.fmean(apart), 6),
-        "mean_signed": round(statistics.fmean(y - x for x, y in zip(a, b, strict=True)), 6),
+        "mean": round(statistics.fmean(apart), 5),
+        "mean_signed": round(statistics.fmean(y - x for x, y in pairs), 5),
     }
 
 
@@ -263,6 +291,11 @@ def _options() -> argparse.Namespace:
         default=DATA,
         help="the questions' tokens, under 2 MB. The default, var/loss-curves.npz, is ignored by git: make it with "
         "--make-data (seconds) and take it along to a machine without the evaluator",
+    )
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help="train nothing: report the curves in --out, also of a run that was cut off",
     )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rows", type=int, default=ROWS, help=f"rows of {ROW_TOKENS} tokens in a batch")

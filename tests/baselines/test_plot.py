@@ -24,10 +24,14 @@ def test_overlay_draws_each_curve_with_its_last_mean(tmp_path: Path) -> None:
     assert {"title", "step 40", "0.1"} <= set(texts)
 
 
-def test_curves_are_cut_to_the_shortest(tmp_path: Path) -> None:
-    overlay([Curve("a", [1.0] * 9, "#aaa"), Curve("b", [0.5] * 4, "#123")], tmp_path / "a.svg", "")
+def test_a_shorter_curve_ends_earlier(tmp_path: Path) -> None:
+    overlay([Curve("a", [1.0] * 9, "#aaa"), Curve("b", [0.5] * 5, "#123")], tmp_path / "a.svg", "")
     root = ElementTree.parse(tmp_path / "a.svg").getroot()  # noqa: S314  our own file
-    assert [len(str(line.get("points")).split()) for line in root.iter(f"{SVG}polyline")] == [4, 4]
+    lines = [str(line.get("points")).split() for line in root.iter(f"{SVG}polyline")]
+    assert [len(line) for line in lines] == [9, 5]
+    xs = [[float(spot.split(",")[0]) for spot in line] for line in lines]
+    assert xs[1] == xs[0][:5]
+    assert "b, cut off at step 5, 0.5000" in {text.text for text in root.iter(f"{SVG}text")}
 
 
 @pytest.mark.parametrize("curves", [[], [Curve("a", [], "#aaa")]])
