@@ -72,7 +72,7 @@ def test_output_goes_on_where_its_stream_was_cut(
     thread = threading.Thread(target=cut_again_and_again)
     thread.start()
     try:
-        evaluator = "import time\nfor n in range(80): print('asked', n, flush=True); time.sleep(0.05)\ntime.sleep(2)"
+        evaluator = "import time\nfor n in range(80): print('asked', n, flush=True); time.sleep(0.05)\ntime.sleep(6)"
         outcome = runner(build(COUNT), evaluator)
     finally:
         is_over.set()
@@ -139,7 +139,7 @@ def test_a_kill_while_nobody_listens_is_heard_of_afterwards(
     monkeypatch.setattr(watching, "REOPEN_S", 6.0)
     if not opens_again:
         monkeypatch.setattr(watching.LastingStream, "_is_reopened", lambda _: False)
-    give_up = GIVE_UP.replace("sleep(2)", "sleep(9)")
+    give_up = GIVE_UP.replace("sleep(2)", "sleep(14)")
     outcome = runner(build(CHILD_BOMB), give_up, memory_bytes=64 * MIB)
     [cut], [died] = cut_s, died_s
     assert died - cut < 6.0, "it died when the watch listened again"

@@ -15,13 +15,13 @@ from typing import Any
 import docker
 import pytest
 from docker.types import DeviceRequest
-from pairs_for_tests import GIVE_UP, PYTHON_IMAGE, Runner
+from pairs_for_tests import PYTHON_IMAGE, WAIT, Runner
 from second_engine import second_engine
 
 from tiltyard_sandbox.containers import submission_options
 from tiltyard_sandbox.image_environment import environment_of
 from tiltyard_sandbox.limits import Limits
-from tiltyard_sandbox.verdicts import InfraFault
+from tiltyard_sandbox.verdicts import Cancelled, InfraFault
 
 GPU = "GPU-3f2b1c4d-0000-1111-2222-333344445555"
 OTHER_GPU = "GPU-99999999-0000-1111-2222-333344445555"
@@ -143,9 +143,11 @@ def run(gpus: GpuEngine, gpu_runner: Runner) -> Callable[..., Seen]:
                 super().append(line)
                 [container] = [one for one in gpu_runner.containers() if one.labels["tiltyard.role"] == "submission"]
                 found.append(container.attrs)
+                gpu_runner.cancel.set()
 
         gpu_runner.server_lines = Lines()
-        gpu_runner(gpus.image, GIVE_UP, **limits)
+        with pytest.raises(Cancelled):
+            gpu_runner(gpus.image, WAIT, **limits)
         [details], [line] = found, gpu_runner.server_lines
         told = gpus.told(details["Id"]) if (gpus.seen / details["Id"]).exists() else None
         return Seen(details, told, json.loads(line))
@@ -224,7 +226,7 @@ def test_a_hook_that_fails_is_the_hosts_fault(gpus: GpuEngine, gpu_runner: Runne
     failure.write_text("nvidia-container-cli: initialization error: nvml error: driver not loaded")
     try:
         with pytest.raises(InfraFault, match="driver not loaded"):
-            gpu_runner(gpus.image, GIVE_UP, gpu_uuid=GPU)
+            gpu_runner(gpus.image, WAIT, gpu_uuid=GPU)
     finally:
         failure.unlink()
     assert gpu_runner.containers() == []
