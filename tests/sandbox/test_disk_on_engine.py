@@ -107,7 +107,10 @@ def test_a_gauge_that_cannot_read_is_ours_and_goes(client: docker.DockerClient, 
         ):
             pass
     finally:
-        client.images.remove(image_id)
+        deadline = time.monotonic() + 30
+        while not images.remove_image(client, image_id):  # the engine is still at the gauge's container
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
