@@ -135,7 +135,8 @@ def main() -> None:
     if options.rank:
         bench.ranks = tuple(options.rank)
     if options.out.exists():
-        bench.rows = json.loads(options.out.read_text())["rows"]
+        before = json.loads(options.out.read_text())
+        bench.rows, bench.missing = before["rows"], before["missing"]
     for name in options.part or PARTS:
         try:
             PARTS[name](bench)

@@ -313,6 +313,7 @@ def _scale(ctx: Any, dloss: torch.Tensor | None, *_others: Any) -> tuple[torch.T
 
 def _scaled_gradient(gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """gradient · factor; in the gradient's own memory where this backward is the last that sees it."""
+    gradient = gradient.detach()  # as an output of the operator it would bring the graph along
     is_last = not torch._C._autograd._get_current_graph_task_keep_graph()
     if not (is_last and gradient.numel() and gradient.dtype != torch.float64 and runs_directly([gradient, factor])):
         return gradient * factor.to(gradient.dtype)

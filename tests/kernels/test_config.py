@@ -47,8 +47,10 @@ def test_sub_tiles_keep_groups_whole_and_narrow() -> None:
     wide = base.fitted(1, 2.0, loads_tiles=True)
     assert (wide.subtiles, wide.stages) == (4, 3)
     two = Config(128, 128, 64, stages=3, warps=4, subtiles=4, resident=2)
-    assert two.fitted(1, 1.0, loads_tiles=True) == two
-    assert two.fitted(1, 2.0, loads_tiles=True).resident == 1
+    assert two.fitted(1, 2.0, loads_tiles=False) == two
+    for needs in ({"loads_tiles": True}, {"loads_tiles": False, "has_pair": True}):
+        alone = two.fitted(1, 1.0, **needs)
+        assert (alone.resident, alone.block_n, alone.warps) == (1, 256, 8)
     heads = base.fitted(128, 1.0, loads_tiles=True)
     assert heads.block_n // heads.subtiles >= 128
     assert Config(32, 64, 32, subtiles=2).fitted(256, 1.0, loads_tiles=False).block_n == 256

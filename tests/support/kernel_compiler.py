@@ -137,7 +137,8 @@ def cases() -> dict[str, Case]:
         if rows <= 16:
             made[f"dense {rows}"] = Case(plain, x, down.t(), {})
         for name, weight in quantised().items():
-            made[f"{name} {rows}"] = Case(plain, x, weight, {})
+            if weight.fits_the_loop:
+                made[f"{name} {rows}"] = Case(plain, x, weight, {})
     return made
 
 

@@ -10,8 +10,8 @@ With one row of a dense or 8-bit weight (FMA) there is no matrix product: each t
 sums at the end. Otherwise rows are padded to 16 for the tensor cores, which wait for memory anyway.
 
 A quantised weight is widened in registers, block by block, and is the left operand of the matrix product, which takes
-that one from registers. Of four-bit formats the even and the odd columns come from one byte; they are multiplied with
-the even and the odd columns of x, so that nothing has to be interleaved.
+that one from registers. Of int4 the even and the odd columns come from one byte; they are multiplied with the even and
+the odd columns of x, so that nothing has to be interleaved. Weights of looked-up codes (NF4) are not read here.
 """
 
 import triton
@@ -132,14 +132,10 @@ def _pairs(x, x_stride, m, k, M, K, BK: tl.constexpr, EVEN_K: tl.constexpr):
 def skinny_kernel(
     x,  # (M, K)
     x_stride,
-    w,  # (N, K) if W_T, else (K, N); packed (N, K / 2) in four-bit formats
+    w,  # (N, K) if W_T, else (K, N); packed (N, K / 2) in int4
     w_stride,
     scale,
     zero,
-    second,
-    code,
-    code2,
-    offset,
     p,  # (M, RANK)
     q,  # (RANK, N)
     q_row,
@@ -151,7 +147,7 @@ def skinny_kernel(
     K,
     GROUPS,
     EPILOGUE: tl.constexpr,
-    FORMAT: tl.constexpr,  # dense, wide (8 bits, a scale a row), wide_grouped, int4, lut4
+    FORMAT: tl.constexpr,  # dense, wide (8 bits, a scale a row), wide_grouped, int4
     SCALE: tl.constexpr,
     GROUP: tl.constexpr,
     HAS_ZERO: tl.constexpr,
@@ -176,7 +172,7 @@ def skinny_kernel(
     m = row0 + tl.arange(0, BM)
     blocks = tl.cdiv(K, BK)
     share = tl.cdiv(blocks, SPLIT)
-    is_packed: tl.constexpr = FORMAT == "int4" or FORMAT == "lut4"
+    is_packed: tl.constexpr = FORMAT == "int4"
     is_grouped: tl.constexpr = is_packed or FORMAT == "wide_grouped"
     first = part * share
     last = min(blocks, first + share)
@@ -188,7 +184,7 @@ def skinny_kernel(
         found = tl.zeros((BN, BM), tl.float32)
     # Scales, and single columns of x, are asked for a block ahead by hand: the pipeline of loads leaves them out.
     if is_grouped:
-        widening = group_scale(scale, second, code2, offset, row, tl.minimum(first * BK, K - 1) // GROUP, GROUPS, SCALE)
+        widening = group_scale(scale, scale, scale, 0.0, row, tl.minimum(first * BK, K - 1) // GROUP, GROUPS, SCALE)
     if is_packed and not PAIRED:
         x_even, x_odd = _even_and_odd(x, x_stride, m, first * BK, M, K, BK)
     for block in range(first, last):
@@ -196,29 +192,22 @@ def skinny_kernel(
         columns = k + tl.arange(0, BK)
         if is_grouped:
             coming = tl.minimum(k + BK, K - 1) // GROUP
-            next_widening = group_scale(scale, second, code2, offset, row, coming, GROUPS, SCALE)
+            next_widening = group_scale(scale, scale, scale, 0.0, row, coming, GROUPS, SCALE)
         if is_packed:
             if PAIRED:
                 x_even, x_odd = _pairs(x, x_stride, m, k, M, K, BK, EVEN_K)
             else:
                 next_even, next_odd = _even_and_odd(x, x_stride, m, k + BK, M, K, BK)
             packed = packed_bytes(w, n, k, N, K, w_stride, BK, EVEN_N and EVEN_K)
-            if FORMAT == "int4":
-                # (code − zero) · scale summed over a group is scale · (Σ (code − 8) · x − (zero − 8) · Σ x).
-                w_even, w_odd = int4_values(packed, x_even.dtype, ASSEMBLY)
-                part_sum = tl.dot(w_even, x_even, input_precision=PRECISION)
-                part_sum = tl.dot(w_odd, x_odd, part_sum, input_precision=PRECISION)
-                if HAS_ZERO:
-                    zeros = tl.load(zero + row.to(tl.int64) * GROUPS + k // GROUP).to(tl.float32) - 8.0
-                    total = tl.sum(x_even.to(tl.float32), 0) + tl.sum(x_odd.to(tl.float32), 0)
-                    part_sum -= zeros[:, None] * total[None, :]
-                found += widening[:, None] * part_sum
-            else:
-                codes = packed.to(tl.int32)
-                w_even = (tl.load(code + (codes & 15)) * widening[:, None]).to(x_even.dtype)
-                w_odd = (tl.load(code + (codes >> 4)) * widening[:, None]).to(x_even.dtype)
-                found = tl.dot(w_even, x_even, found, input_precision=PRECISION)
-                found = tl.dot(w_odd, x_odd, found, input_precision=PRECISION)
+            # (code − zero) · scale summed over a group is scale · (Σ (code − 8) · x − (zero − 8) · Σ x).
+            w_even, w_odd = int4_values(packed, x_even.dtype, ASSEMBLY)
+            part_sum = tl.dot(w_even, x_even, input_precision=PRECISION)
+            part_sum = tl.dot(w_odd, x_odd, part_sum, input_precision=PRECISION)
+            if HAS_ZERO:
+                zeros = tl.load(zero + row.to(tl.int64) * GROUPS + k // GROUP).to(tl.float32) - 8.0
+                total = tl.sum(x_even.to(tl.float32), 0) + tl.sum(x_odd.to(tl.float32), 0)
+                part_sum -= zeros[:, None] * total[None, :]
+            found += widening[:, None] * part_sum
         else:
             if W_T:
                 address = w + n[:, None].to(tl.int64) * w_stride + columns[None, :]

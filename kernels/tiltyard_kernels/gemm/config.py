@@ -48,20 +48,22 @@ class Config:
         if self.split < 1:
             raise ValueError(f"split is {self.split}; it must be at least 1")
 
-    def fitted(self, granularity: int, widest: float, *, loads_tiles: bool) -> Config:
+    def fitted(self, granularity: int, widest: float, *, loads_tiles: bool, has_pair: bool = False) -> Config:
         """The same with sub-tiles that suit an epilogue.
 
         granularity   a sub-tile's columns must be a multiple of it, so that groups and pairs stay whole
         widest        how many columns the epilogue's values have, at most, for each of the accumulator's
         loads_tiles   whether it reads matrices, which take staging in shared memory and registers
+        has_pair      whether a low-rank product joins, whose blocks take shared memory too
 
         The limits were read off the compiler for sm_90a: beside 128 registers of accumulator a thread, 32 elements of a
         sub-tile with matrices to read and 64 without stay clear of spills; heads of 128 columns with their norm do not,
         and need a smaller accumulator.
         """
         fitted = self
-        if fitted.resident > 1 and loads_tiles and widest > 1:
-            # Staging of wide tiles leaves no room for two programs; one alone with small tiles is the slowest of all.
+        if fitted.resident > 1 and (loads_tiles or has_pair):
+            # Where no memory is left for a second program, one alone with small tiles is the slowest of all: a LoRA
+            # step's products took a tenth longer.
             fitted = replace(fitted, block_m=128, block_n=256, stages=3, warps=8, subtiles=2, resident=1)
         if granularity > 64 and fitted.block_m * fitted.block_n > 64 * 32 * fitted.warps:
             fitted = replace(
@@ -100,8 +102,8 @@ class Skinny:
 
 # For a four-bit weight and up to 16 rows, and how many of its programs a multiprocessor gets: the fastest of seventy
 # on an H200.
-FEW_ROWS_OF_FOUR_BITS = Skinny(8, 128, 128, stages=3, warps=2)
-FOUR_BIT_PROGRAMS = 4
+FEW_ROWS_OF_FOUR_BITS = Skinny(8, 64, 128, stages=3, warps=2)
+FOUR_BIT_PROGRAMS = 8
 
 # For the interpreter, where small tiles exercise more edges and arithmetic is slow; it has no multiprocessors to fill.
 INTERPRETER = Config(32, 64, 32, stages=1, warps=4, group=2, subtiles=2, flatten=False)

@@ -89,7 +89,6 @@ def run_plan(  # noqa: PLR0917  # as plan_key
         tensors["@b"] = b
     else:
         tensors.update({f"@{name}": part for name, part in b.tensors().items()})
-        tensors["@offset"] = b.offset
     if low_rank is not None:
         tensors["@p"], tensors["@q"] = low_rank
     for name, value in operands.items():

@@ -112,7 +112,9 @@ class PlanMaker:
                 )
             )
         loads_tiles = any(load.extent == "tile" for load in self.program.loads.values())
-        fitted = config.fitted(self.program.granularity, float(self.program.widest), loads_tiles=loads_tiles)
+        fitted = config.fitted(
+            self.program.granularity, float(self.program.widest), loads_tiles=loads_tiles, has_pair=self.rank > 0
+        )
         if a.element_size() > 4:
             fitted = replace(fitted, block_k=16, split=1)
         return fitted
@@ -206,27 +208,25 @@ class PlanMaker:
             form, kind, group = self.b.format, self.b.kind, max(1, self.b.group)
             groups = max(1, self.k // group)
             has_zero = self.b.zero is not None
-            places = {"values": 2, "scale": 4, "zero": 5, "second": 6, "code": 7, "code2": 8}
+            places = {"values": 2, "scale": 4, "zero": 5}
             slots += [(places[name], f"@{name}", None) for name in self.b.tensors()]
-            slots.append((9, "@offset", None))
             w_stride = self.k // 2 if is_four_bit else self.k
         else:
             right = as_matrix(self.b, described=False)
             self.copied += ["@b"] * right.is_copied
             is_transposed, w_stride = right.is_transposed, right.stride
             slots.append((2, "@b", None))
-        template: list[Any] = [None] * 16
+        template: list[Any] = [None] * 12
         template[1] = self.a.stride(0) if self.a.stride(1) == 1 else self.k
         template[3] = w_stride
-        template[9] = 0.0
-        template[12:14] = self.q_strides()
+        template[8:10] = self.q_strides()
         if self.low_rank is not None:
-            slots += self.low_rank_slots(10)
+            slots += self.low_rank_slots(6)
         if split > 1:
-            slots.append((14, "@workspace", None))
+            slots.append((10, "@workspace", None))
             self.scratch.append(Result("@workspace", (split, self.m, self.n), torch.float32))
         access = Access()
-        template[15] = ()
+        template[11] = ()
         template += [self.m, self.n, self.k, groups, device_function(self.program, access)]
         template += [form, kind, group, has_zero, is_transposed, self.rank, self.block_r, bm, bn, config.block_k]
         even = [self.n % bn == 0, self.k % config.block_k == 0]
@@ -234,7 +234,7 @@ class PlanMaker:
         is_paired = on_gpu and self.a.element_size() == 2 and template[1] % 2 == 0 and self.a.data_ptr() % 16 == 0
         template += [split, is_fma, *even, self.precision(), on_gpu, is_paired]
         grid = (-(-self.n // bn), split, -(-self.m // bm))
-        packed = (15, self.arguments(access)) if split == 1 else None
+        packed = (11, self.arguments(access)) if split == 1 else None
         step = Step(skinny_kernel, grid, template, slots, packed=packed, warps=config.warps, stages=config.stages)
         if split > 1:
             return [step, self.join(split, bm if bm == 1 else max(16, bm))]

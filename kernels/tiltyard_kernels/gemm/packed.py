@@ -39,7 +39,7 @@ class PackedWeight(NamedTuple):
 
     @property
     def fits_kernels(self) -> bool:
-        """Whether kernels read it: whole groups that are powers of two, or one scale a row.
+        """Whether kernels read or widen it: whole groups that are powers of two, or one scale a row.
 
         A block of K may not straddle groups and tl.dot takes at least 16 of K: a four-bit weight's even and odd
         columns are multiplied apart, so that its groups need twice as many.
@@ -51,6 +51,12 @@ class PackedWeight(NamedTuple):
         return self.format == "wide" or (
             self.group >= smallest and self.group & (self.group - 1) == 0 and k % self.group == 0
         )
+
+    @property
+    def fits_the_loop(self) -> bool:
+        """Whether the kernels of few rows read it as it is. A look-up for each code took them five times as long as
+        widening the whole weight first, so looked-up codes are widened."""
+        return self.fits_kernels and self.format != "lut4"
 
     def tensors(self) -> dict[str, torch.Tensor]:
         named = {"values": self.values, "scale": self.scale, "zero": self.zero, "code": self.code}

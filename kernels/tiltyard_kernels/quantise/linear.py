@@ -1,13 +1,15 @@
 """A linear with a quantised weight, forward and for its input's gradient; which way, by the number of rows.
 
 rows                        how
-up to IN_LOOP_ROWS_MAX      the weight is read as it is and widened block by block (`device.skinny`)
-above                       it is widened once into a scratch matrix, and the mainloop runs
+up to IN_LOOP_ROWS_MAX      the weight is read as it is and widened block by block (`device.skinny`), if its codes are
+                            numbers; looked-up ones (NF4, MXFP4) are not
+above, and looked-up codes  it is widened once into a scratch matrix, and a dense product runs
 
 What kernels cannot read (groups that do not fit, e4m3 before compute capability 8.9) plain PyTorch widens.
 
 In-loop widening repeats for every block of rows; the scratch costs one pass over the weight. The limit is where the two
-met on an H200 (int4, 14336 × 4096): of 64 rows the loop took 48 µs and the scratch 81, of 128 rows 90 and 86.
+met on an H200 (14336 × 4096): of 128 rows the loop took 77 µs and the scratch 83, of 256 rows 146 and 105. For NF4 the
+loop took 461 µs of 32 rows and the scratch 94.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tiltyard_kernels.gemm.packed import PackedWeight
 from tiltyard_kernels.quantise import formats
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
-IN_LOOP_ROWS_MAX = 64
+IN_LOOP_ROWS_MAX = 128
 
 
 def quantised_linear(x: torch.Tensor, weight: QuantisedTensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -165,7 +167,7 @@ def _packed_matmul(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
     packed = _packed(arguments[:-2])
     p, q = arguments[-2:]
     pair = None if p is None or q is None else (p, q)
-    if x.shape[0] <= IN_LOOP_ROWS_MAX and _in_triton(packed, x.device, x.dtype):
+    if x.shape[0] <= IN_LOOP_ROWS_MAX and packed.fits_the_loop and _in_triton(packed, x.device, x.dtype):
         from tiltyard_kernels.gemm.launch import launch  # noqa: PLC0415  # only where Triton is there
 
         return launch(_store, x, packed, low_rank=pair, out_dtype=None, operands={})["out"]
