@@ -59,7 +59,8 @@ class S3Store:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self._client = boto3.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        # boto3's own default session keeps the first credentials that it finds for as long as the process lives.
+        self._client = boto3.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
 
     def send_ahead(self, path: Path, sha256: str) -> None:
         """Upload the file; done when it is there."""
