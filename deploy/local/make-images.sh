@@ -25,7 +25,7 @@ make_image tiltyard-local/nginx:1.22 nginx-light "$path" 'CMD ["nginx", "-g", "d
 # With the same Python as in the image, which is Debian's: what is required depends on its exact version.
 echo "wheels: collecting"
 /usr/bin/python3 -m venv var/wheels-venv
-/usr/bin/python3 deploy/requirements.py web eval suites sandbox >var/requirements.txt
+/usr/bin/python3 deploy/requirements.py web eval suites sandbox s3 >var/requirements.txt
 var/wheels-venv/bin/python -m pip --disable-pip-version-check wheel --quiet --use-pep517 \
     --wheel-dir deploy/wheels -r var/requirements.txt -c constraints.txt
 echo "wheels: $(find deploy/wheels -name '*.whl' | wc -l)"
