@@ -68,17 +68,19 @@ class ApiClient:
         filename: str,
         track: str | None,
         *,
+        sha256: str = "",
         on_offset: Callable[[int], None],
         say: Callable[[str], None],
     ) -> Document:
         """Upload a submission. Gives `submission_id`, `run_id` and `url`.
 
-        A large file goes in pieces: `on_offset` is told how many bytes the server has, `say` of pauses on the way.
+        A large file goes in pieces: `on_offset` is told how many bytes the server has, `say` of pauses on the way. A
+        later call goes on with what this one leaves: by the file's `sha256` if it is given, else by path and time.
         """
         if path.stat().st_size > SINGLE_REQUEST_BYTES_MAX:
             metadata = {"competition": slug, "filename": filename} | ({"track": track} if track else {})
             upload = ResumableUpload(self._http, self.server, self._refusal, say)
-            return _mapping(upload.send(path, metadata, on_offset), "submission_id", "run_id", "url")
+            return _mapping(upload.send(path, metadata, on_offset, sha256=sha256), "submission_id", "run_id", "url")
         with path.open("rb") as file:
             answer = self._json(
                 "POST",

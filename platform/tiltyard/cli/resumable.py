@@ -1,9 +1,10 @@
 """Sending a large file in pieces (tus 1.0.0), each with a checksum, past broken connections and restarts.
 
 Where an upload stands is the server's to say; which upload a file belongs to is remembered in the cache folder, by
-server, competition, track and the file's path, size and time. So the same command, given again, goes on where the last
-one stopped. The checksum that goes with a piece is the SHA-256 of the file up to the piece's end: the file is read and
-hashed once, while it is sent, and the last piece's is that of the whole.
+server, competition, track and the file's path, size and time, or its hash where it was made for this one call. So the
+same command, given again, goes on where the last one stopped. The checksum that goes with a piece is the SHA-256 of the
+file up to the piece's end: the file is read and hashed once, while it is sent, and the last piece's is that of the
+whole.
 """
 
 import base64
@@ -51,21 +52,23 @@ class ResumableUpload:
         self._say = say
         self._damaged = 0
 
-    def send(self, path: Path, metadata: dict[str, str], on_offset: Callable[[int], None]) -> Document:
+    def send(
+        self, path: Path, metadata: dict[str, str], on_offset: Callable[[int], None], *, sha256: str = ""
+    ) -> Document:
         """Upload the whole file and wait until the server has checked it.
 
         Args:
             path: Read once, while it is sent; must not change meanwhile.
             metadata: `competition`, `filename` and, optionally, `track`.
             on_offset: Told how many bytes the server has.
+            sha256: The file's, where a later call will send the same content under another path.
 
         Raises:
             CliError: When the server refuses the file or stays away.
         """
         size_bytes = path.stat().st_size
-        memory = UploadMemory(
-            f"{self._server} {metadata['competition']} {metadata.get('track', '')}", path, piece_bytes=PIECE_BYTES
-        )
+        target = f"{self._server} {metadata['competition']} {metadata.get('track', '')}"
+        memory = UploadMemory(target, path, content_sha256=sha256, piece_bytes=PIECE_BYTES)
         place, offset = self._resumed(memory, size_bytes) or (self._created(size_bytes, metadata, memory), 0)
         on_offset(offset)
         attempts = 0

@@ -1,5 +1,6 @@
 """What a user names on the command line: a folder, an archive, a local image or a server's address."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class Upload:
 
     path: Path
     filename: str
+    sha256: str = ""  # of a file that was made for this call: made again, it has this in common with itself
 
 
 @contextmanager
@@ -44,14 +46,14 @@ def prepared_upload(target: str, output: Output) -> Iterator[Upload]:
             read_manifest(path)
             packed = pack_directory(path, Path(scratch) / "submission.tar.gz")
             output.note(describe_packed(target, packed))
-            yield Upload(packed.path, f"{path.resolve().name or 'submission'}.tar.gz")
+            yield Upload(packed.path, f"{path.resolve().name or 'submission'}.tar.gz", packed.sha256)
         elif path.is_file():
             yield Upload(path, path.name)
         else:
             refuse_missing_path(target)
             saved = Path(scratch) / "image.tar"
-            save_image(target, saved, output)
-            yield Upload(saved, f"{target.replace('/', '-').replace(':', '-')}.tar")
+            sha256 = save_image(target, saved, output)
+            yield Upload(saved, f"{target.replace('/', '-').replace(':', '-')}.tar", sha256)
 
 
 def describe_packed(target: str, packed: PackedArchive) -> str:
@@ -78,9 +80,13 @@ def connect_engine() -> "docker.DockerClient":
         raise CliError(fault.message, ExitCode.PLATFORM) from None
 
 
-def save_image(reference: str, destination: Path, output: Output) -> None:
-    """Write a local image as `docker save` does; raises CliError when the engine has no such image."""
+def save_image(reference: str, destination: Path, output: Output) -> str:
+    """Write a local image as `docker save` does; raises CliError when the engine has no such image.
+
+    Returns the file's SHA-256 in hexadecimal digits.
+    """
     client = connect_engine()
+    written = hashlib.sha256()
     import docker.errors  # noqa: PLC0415  present: connect_engine imported it
 
     try:
@@ -89,6 +95,7 @@ def save_image(reference: str, destination: Path, output: Output) -> None:
         with destination.open("wb") as file:
             for chunk in image.save(named=True):
                 file.write(chunk)
+                written.update(chunk)
     except (docker.errors.ImageNotFound, docker.errors.APIError) as error:
         if getattr(error, "status_code", None) in {400, 404}:
             raise CliError(
@@ -99,3 +106,4 @@ def save_image(reference: str, destination: Path, output: Output) -> None:
         raise CliError(f"The Docker engine refused: {error}", ExitCode.PLATFORM) from None
     finally:
         client.close()
+    return written.hexdigest()

@@ -13,12 +13,15 @@ from tiltyard.cli.config import cache_dir
 
 
 class UploadMemory:
-    """Of one file on its way to one target; a file that has changed since is another one."""
+    """Of one file on its way to one target; a file that has changed since is another one.
 
-    def __init__(self, target: str, path: Path, *, piece_bytes: int) -> None:
+    With its `content_sha256`, a file of the same content is the same one wherever it lies.
+    """
+
+    def __init__(self, target: str, path: Path, *, content_sha256: str, piece_bytes: int) -> None:
         stat = path.stat()
-        identity = f"{target} {path.resolve()} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
-        name = hashlib.sha256(f"{identity} {piece_bytes}".encode()).hexdigest()[:32]
+        whereabouts = f"{path.resolve()} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+        name = hashlib.sha256(f"{target} {content_sha256 or whereabouts} {piece_bytes}".encode()).hexdigest()[:32]
         self._path = cache_dir() / "uploads" / f"{name}.json"
         self.place = ""  # at the server
         self.hashed_bytes = 0

@@ -5,17 +5,20 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from upload_server import OWNER_TOKEN, SLUG, UploadServer, running
-from uploads_for_tests import context_archive
+from uploads_for_tests import DOCKERFILE, MANIFEST, context_archive
 
 from tiltyard.cli import resumable
 from tiltyard.cli.client import ApiClient
 from tiltyard.cli.errors import CliError, ExitCode
+from tiltyard.cli.output import Output
+from tiltyard.cli.targets import prepared_upload
 
 pytestmark = [pytest.mark.slow]
 
@@ -88,6 +91,39 @@ def test_the_same_command_goes_on_where_the_last_one_stopped(
     # What was accepted is forgotten: the next call begins anew.
     client.submit(SLUG, archive, "entry.tar.gz", "cpu", on_offset=offsets.append, say=said.append)
     assert len(client.submissions()) == 2
+
+
+def test_a_folder_that_is_packed_anew_goes_on_where_the_last_call_stopped(
+    server: UploadServer, client: ApiClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "tiltyard.yaml").write_text(yaml.safe_dump(MANIFEST))
+    (folder / "weights.bin").write_bytes(os.urandom(10 << 20))
+    half = (folder / "weights.bin").stat().st_size // 2
+    paths: list[Path] = []
+
+    def submit(on_offset: Callable[[int], None], said: list[str]) -> None:
+        with prepared_upload(str(folder), Output(json_mode=False)) as upload:
+            paths.append(upload.path)
+            client.submit(
+                SLUG, upload.path, upload.filename, None, sha256=upload.sha256, on_offset=on_offset, say=said.append
+            )
+
+    def interrupted(offset: int) -> None:
+        if offset > half:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        submit(interrupted, [])
+    offsets: list[int] = []
+    said: list[str] = []
+    submit(offsets.append, said)
+    assert paths[0] != paths[1]
+    assert offsets[0] > half
+    assert said[0].startswith("Going on at byte")
+    assert len(client.submissions()) == 1
 
 
 def test_a_refused_file_says_why(server: UploadServer, client: ApiClient, tmp_path: Path) -> None:

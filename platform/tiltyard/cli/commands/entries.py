@@ -132,7 +132,8 @@ def _send(client: ApiClient, output: Output, upload: Upload, competition: str, t
             bar = stack.enter_context(Progress(*columns, console=output.error_console))
             task = bar.add_task("upload", total=size_bytes)
             on_offset = partial(_show, bar, task)
-        return client.submit(competition, upload.path, upload.filename, track, on_offset=on_offset, say=output.note)
+        path, filename, sha256 = upload.path, upload.filename, upload.sha256
+        return client.submit(competition, path, filename, track, sha256=sha256, on_offset=on_offset, say=output.note)
 
 
 def _show(bar: "Progress", task: "TaskID", offset_bytes: int) -> None:
