@@ -4,6 +4,7 @@ import os
 import socket
 from typing import Any
 
+from celery import Celery
 from celery.signals import celeryd_after_setup, worker_ready
 from django.conf import settings
 from django.db import connection
@@ -44,7 +45,7 @@ def collect_artefacts() -> int:
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def refuse_to_start_unfit(sender: str, instance: Any, **_: object) -> None:
     """Before a worker for runs is on any queue: say what its machine lacks, and stop; later it would only wait."""
-    if set(instance.app.amqp.queues.consume_from) <= {settings.MAINTENANCE_QUEUE}:
+    if _is_for_maintenance_alone(instance.app):
         return
     try:
         with fit_machine():
@@ -54,9 +55,16 @@ def refuse_to_start_unfit(sender: str, instance: Any, **_: object) -> None:
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
-def sweep_at_start(**_: object) -> None:
+def sweep_at_start(sender: Any = None, **_: object) -> None:
     """A worker that was killed may have left things behind; the maintenance worker may have no engine."""
+    if sender is not None and _is_for_maintenance_alone(sender.app):
+        return
     try:
         try_to_sweep()
     finally:
         connection.close()
+
+
+def _is_for_maintenance_alone(started: Celery) -> bool:
+    """Whether a worker takes no runs, and so needs no engine."""
+    return set(started.amqp.queues.consume_from) <= {settings.MAINTENANCE_QUEUE}
