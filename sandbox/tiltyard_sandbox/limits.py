@@ -61,7 +61,7 @@ class Limits:
             raise ValueError(f"cpuset must be a list of cores such as 0-3,6, not {self.cpuset!r}.")
         if len(self.build_hosts) > BUILD_HOSTS_MAX or not all(_is_host_name(host) for host in self.build_hosts):
             raise ValueError(
-                f"build_hosts must be at most {BUILD_HOSTS_MAX} host names in lower case, such as pypi.org."
+                f"build_hosts must be at most {BUILD_HOSTS_MAX} host names in lower case, such as packages.example.org."
             )
         if self.runtime is not None and not _RUNTIME.fullmatch(self.runtime):
             raise ValueError(f"runtime must be a name that the engine knows, such as runsc, not {self.runtime!r}.")

@@ -158,8 +158,8 @@ def test_a_listed_name_that_leads_inside_is_refused(
 
 def test_without_the_proxys_image_the_option_is_refused(client: docker.DockerClient) -> None:
     with (
-        pytest.raises(InfraFault, match=r"reach pypi\.org.*make build-proxy"),
-        build_network(client, ["pypi.org"], owner=OWNER, image="tiltyard-test/absent:1"),
+        pytest.raises(InfraFault, match=r"reach packages\.example\.org.*make build-proxy"),
+        build_network(client, ["packages.example.org"], owner=OWNER, image="tiltyard-test/absent:1"),
     ):
         pass
     with build_network(client, [], owner=OWNER) as found:
@@ -167,17 +167,18 @@ def test_without_the_proxys_image_the_option_is_refused(client: docker.DockerCli
 
 
 @pytest.mark.parametrize(
-    "host", ["", "*", ".org", "a b.org", "10.0.0.1", "pypi.org\nacl all", "PyPI.org", "localhost", 7]
+    "host",
+    ["", "*", ".org", "a b.org", "10.0.0.1", "packages.example.org\nacl all", "Packages.example.org", "localhost", 7],
 )
 def test_only_host_names_are_listed(host: object) -> None:
     with pytest.raises(ValueError, match="build_hosts must be"):
-        Limits.from_mapping({"build_hosts": ["pypi.org", host]})
+        Limits.from_mapping({"build_hosts": ["packages.example.org", host]})
 
 
 def test_the_list_is_squids_and_nothing_more() -> None:
-    assert Limits.from_mapping({"build_hosts": ["pypi.org"]}).build_hosts == ("pypi.org",)
-    assert "acl listed dstdomain -n pypi.org files.pythonhosted.org\n" in configuration(
-        ["pypi.org", "files.pythonhosted.org"]
+    assert Limits.from_mapping({"build_hosts": ["packages.example.org"]}).build_hosts == ("packages.example.org",)
+    assert "acl listed dstdomain -n packages.example.org files.example.org\n" in configuration(
+        ["packages.example.org", "files.example.org"]
     )
     with pytest.raises(ValueError, match="at most 64"):
         Limits(build_hosts=("a.org",) * 65)

@@ -30,7 +30,7 @@ def test_limits_come_from_a_mapping_with_sizes_as_text() -> None:
         ({"gpu_uuid": "0"}, "GPU-"),
         ({"gpu_uuid": "all"}, "GPU-"),
         ({"runtime": "a b"}, "a name that the engine knows"),
-        ({"build_hosts": "pypi.org"}, "build_hosts must be"),
+        ({"build_hosts": "packages.example.org"}, "build_hosts must be"),
         ({"cpuset": "all"}, "a list of cores"),
         ({"cpuset": "0-3; rm"}, "a list of cores"),
     ],

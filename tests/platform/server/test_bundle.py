@@ -110,14 +110,14 @@ def test_a_suite_that_believes_the_server_needs_a_track_of_trusted_submissions(
 
 
 def test_importing_twice_changes_nothing(tmp_path: Path, secrets_dir: Path) -> None:
-    limits = BUNDLE["tracks"][0]["limits"] | {"build_hosts": ["pypi.org"]}
+    limits = BUNDLE["tracks"][0]["limits"] | {"build_hosts": ["packages.example.org"]}
     bundle = write_bundle(tmp_path / "bundle", tracks=[BUNDLE["tracks"][0] | {"limits": limits}])
     import_bundle(bundle, secrets_dir=secrets_dir)
     rows, stored = everything(), files()
     import_bundle(bundle, secrets_dir=secrets_dir)
     assert everything() == rows
     assert files() == stored
-    assert Competition.objects.get().tracks.get().sandbox_limits().build_hosts == ("pypi.org",)
+    assert Competition.objects.get().tracks.get().sandbox_limits().build_hosts == ("packages.example.org",)
 
 
 def test_the_hidden_suite_is_drawn_with_a_secret_kept_private(tmp_path: Path, secrets_dir: Path) -> None:
