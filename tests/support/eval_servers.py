@@ -10,8 +10,6 @@ import argparse
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +17,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from server_process import serving_process
 
 
 class State:
@@ -225,22 +225,12 @@ def running_server(
     log: Path | None = None,
 ) -> Iterator[str]:
     """Start a server process and yield its address; it is ended and awaited afterwards."""
-    port_file = folder / f"port-{time.monotonic_ns()}"
     table = folder / f"answers-{time.monotonic_ns()}.json"
     table.write_text(json.dumps(answers or {}))
-    command = [sys.executable, __file__, "--port-file", str(port_file), "--answers", str(table)]
-    command += ["--behaviour", behaviour, "--delay", str(delay_s), *(["--log", str(log)] if log else [])]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not (port_file.exists() and port_file.read_text().endswith("\n")):
-            assert process.poll() is None, "the test server ended"
-            assert time.monotonic() < deadline, "the test server did not start"
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
-    finally:
-        process.kill()
-        process.wait()
+    arguments = ["--answers", str(table)]
+    arguments += ["--behaviour", behaviour, "--delay", str(delay_s), *(["--log", str(log)] if log else [])]
+    with serving_process(__file__, folder, arguments) as address:
+        yield address
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ refuses, and tells, what is longer than N tokens. Standard library only.
 
 import argparse
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import toy_model as toy
+from server_process import serving_process
 
 Choice = dict[str, Any]
 
@@ -270,21 +270,11 @@ def toy_server(
     context: int | None = None,
 ) -> Iterator[str]:
     """Start the server in a process of its own and yield its address."""
-    port_file = folder / f"toy-port-{time.monotonic_ns()}"
-    command = [sys.executable, __file__, "--port-file", str(port_file), "--behaviour", behaviour]
-    command += ["--delay", str(delay_s), *(["--bos"] if bos else []), *(["--log", str(log)] if log else [])]
-    command += ["--context", str(context)] if context else []
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not (port_file.exists() and port_file.read_text().endswith("\n")):
-            assert process.poll() is None, "the test server ended"
-            assert time.monotonic() < deadline, "the test server did not start"
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
-    finally:
-        process.kill()
-        process.wait()
+    arguments = ["--behaviour", behaviour]
+    arguments += ["--delay", str(delay_s), *(["--bos"] if bos else []), *(["--log", str(log)] if log else [])]
+    arguments += ["--context", str(context)] if context else []
+    with serving_process(__file__, folder, arguments) as address:
+        yield address
 
 
 def main() -> None:
