@@ -8,9 +8,9 @@ from stats_worlds import board
 
 from tiltyard_eval.stats import Stratum, TaskScores, stack
 from tiltyard_eval.stats.bootstrap import percentile_interval, resample_scores
-from tiltyard_eval.stats.paired import paired_difference
+from tiltyard_eval.stats.paired import difference_contrasts, pair_contrasts, paired_difference
 from tiltyard_eval.stats.ranks import Ranking, rank_entries, tie_groups
-from tiltyard_eval.stats.types import FloatArray
+from tiltyard_eval.stats.types import FloatArray, IntArray
 
 
 def covers(found: Ranking, truth: FloatArray) -> bool:
@@ -125,6 +125,53 @@ def test_ranks_are_consistent(tables: list[list[list[float]]]) -> None:
     order = np.argsort(-found.scores, kind="stable")
     assert (np.diff(found.group[order]) >= 0).all()
     assert set(found.group) == set(range(1, found.group.max() + 1))
+
+
+def studentised_largest(noise: FloatArray) -> FloatArray:
+    """The largest studentised difference of each round, from all pairs one by one."""
+    largest = np.zeros(len(noise))
+    for one in range(noise.shape[1]):
+        for other in range(one):
+            gaps = noise[:, one] - noise[:, other]
+            spread = np.sqrt(np.square(gaps).mean())
+            if spread > 0.0:
+                largest = np.maximum(largest, np.abs(gaps) / spread)
+    return largest
+
+
+@pytest.mark.parametrize("entries", [12, 100, 101, 160])
+def test_the_critical_value_is_that_of_all_pairs(entries: int) -> None:
+    rng = np.random.default_rng(entries)
+    skill = rng.uniform(0.2, 0.9, (entries, 1))
+    scores = (rng.random((entries, 30)) < skill).astype(np.float64)
+    scores[1] = scores[0]  # two that never differ
+    scores[2, 0] = 1.0 - scores[2, 0]
+    tasks = [TaskScores(scores, 0.75), TaskScores(scores[:, ::-1].copy() * 0.5, 0.25, np.arange(30) // 4)]
+    noise = resample_scores(tasks, rng=np.random.default_rng(5), rounds=200)
+    found = rank_entries(tasks, seed=5, rounds=200)
+    total = 0.75 * tasks[0].scores.mean(axis=1) + 0.25 * tasks[1].scores.mean(axis=1)
+    assert found.critical == pytest.approx(np.quantile(studentised_largest(noise - total), 0.95), rel=1e-9)
+
+
+@pytest.mark.parametrize("clusters", [None, np.arange(12) // 3, np.zeros(12, dtype=np.int64)])
+@pytest.mark.parametrize("digits", [0, 9])
+def test_all_pairs_at_once_are_the_pairs_one_by_one(clusters: IntArray | None, digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    tasks = [
+        TaskScores(rng.random((40, 12)).round(digits), 0.6, clusters),
+        TaskScores(rng.random((40, 5)).round(digits), 0.4),
+    ]
+    for task in tasks:
+        task.scores[7] = task.scores[3]  # where no item differs, clusters are taken to repeat themselves
+    whole = pair_contrasts(tasks)
+    single = difference_contrasts(tasks, *np.triu_indices(40, k=1))
+    for name in ("value", "centre", "standard_error", "df", "error_df", "low", "high"):
+        np.testing.assert_allclose(getattr(whole, name), getattr(single, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_a_pair_needs_two() -> None:
+    with pytest.raises(ValueError, match="two entries"):
+        pair_contrasts([TaskScores(np.ones((1, 4)), 1.0)])
 
 
 def test_pairing_takes_out_what_both_share() -> None:

@@ -85,13 +85,24 @@ class Contrasts:
 
 
 @dataclass(frozen=True)
-class _Clusters:
-    """A sample summed over its clusters: sums (B, G), sizes (G,), and the item variance of its mean (B,)."""
+class Summary:
+    """What the contrasts need of one sample, for B of them at once.
 
-    sample: Sample
-    sums: FloatArray
+    Attributes:
+        coefficient, low, high: As in `Sample`.
+        sizes: Items of each cluster, shape (G,).
+        mean: Of the items, shape (B,).
+        squares: Squared deviations of the cluster sums from what their sizes make one expect, summed, shape (B,).
+        variance: Of the items, shape (B,); zeros where every item is a cluster of its own, since nothing asks for it.
+    """
+
+    coefficient: float
+    low: float
+    high: float
     sizes: FloatArray
     mean: FloatArray
+    squares: FloatArray
+    variance: FloatArray
 
     @property
     def items(self) -> float:
@@ -99,7 +110,7 @@ class _Clusters:
 
     @property
     def is_clustered(self) -> bool:
-        return bool(len(self.sizes) < self.sample.values.shape[1])
+        return bool(len(self.sizes) < self.items)
 
 
 def contrasts(samples: Sequence[Sample], *, confidence: float = CONFIDENCE) -> Contrasts:
@@ -114,17 +125,21 @@ def contrasts(samples: Sequence[Sample], *, confidence: float = CONFIDENCE) -> C
     Raises:
         ValueError: When there is nothing to estimate, or a sample is empty.
     """
+    return contrasts_of([summarise(sample) for sample in samples if sample.coefficient != 0.0], confidence=confidence)
+
+
+def contrasts_of(used: Sequence[Summary], *, confidence: float = CONFIDENCE) -> Contrasts:
+    """`contrasts` of samples that are summed up already, none of which has the coefficient zero."""
     if not 0.0 < confidence < 1.0:
         raise ValueError("a confidence is a number above 0 and below 1, such as 0.95")
-    used = [_clustered(sample) for sample in samples if sample.coefficient != 0.0]
     if not used:
         raise ValueError("every task needs items, and the weights must not all be zero")
     design_effects = _design_effects(used)
     effective = _effective_number(used)
-    batch = used[0].sums.shape[0]
+    batch = len(used[0].mean)
     value, centre, variance, squares = (np.zeros(batch) for _ in range(4))
     for sample, design_effect in zip(used, design_effects, strict=True):
-        weight = sample.sample.coefficient
+        weight = sample.coefficient
         mean, mean_variance, mean_df = _moments(sample, design_effect, effective)
         value += weight * sample.mean
         centre += weight * mean
@@ -140,57 +155,65 @@ def contrasts(samples: Sequence[Sample], *, confidence: float = CONFIDENCE) -> C
     return Contrasts(value, centre, standard_error, df, error_df, low, high)
 
 
-def _clustered(sample: Sample) -> _Clusters:
-    values, clusters = sample.values, sample.clusters
+def summarise(sample: Sample) -> Summary:
+    """Sum up one sample; ValueError when it has no items."""
+    values = sample.values
+    sums, sizes = cluster_sums(values, sample.clusters)
+    mean = values.mean(axis=1)
+    squares = np.square(sums - sizes * mean[:, None]).sum(axis=1)
+    is_clustered = len(sizes) < values.shape[1]
+    variance = values.var(axis=1, ddof=1) if is_clustered else np.zeros(len(mean))
+    return Summary(sample.coefficient, sample.low, sample.high, sizes, mean, squares, variance)
+
+
+def cluster_sums(values: FloatArray, clusters: IntArray | None) -> tuple[FloatArray, FloatArray]:
+    """Sums of values (B, items) over their clusters, shape (B, G), and the clusters' sizes, shape (G,).
+
+    Raises:
+        ValueError: When there are no items.
+    """
     if values.shape[1] == 0:
         raise ValueError("every task needs items")
     if clusters is None:
-        sums, sizes = values, np.ones(values.shape[1])
-    else:
-        order = np.argsort(clusters, kind="stable")
-        starts = np.flatnonzero(np.diff(clusters[order], prepend=clusters[order[0]] - 1))  # (G,)
-        sums = np.add.reduceat(values[:, order], starts, axis=1)  # (B, G)
-        sizes = np.diff(starts, append=len(clusters)).astype(np.float64)
-    return _Clusters(sample, sums, sizes, values.mean(axis=1))
+        return values, np.ones(values.shape[1])
+    order = np.argsort(clusters, kind="stable")
+    starts = np.flatnonzero(np.diff(clusters[order], prepend=clusters[order[0]] - 1))  # (G,)
+    sums = np.add.reduceat(values[:, order], starts, axis=1)
+    return sums, np.diff(starts, append=len(clusters)).astype(np.float64)
 
 
-def _design_effects(samples: Sequence[_Clusters]) -> list[FloatArray]:
+def _design_effects(samples: Sequence[Summary]) -> list[FloatArray]:
     """For each sample, how many times larger its clusters make the variance, shape (B,).
 
     The ratio is pooled over the samples, since that of one sample with few clusters is noise. Where no item differs
     from another in any sample, clusters are taken to repeat themselves entirely.
     """
-    batch = samples[0].sums.shape[0]
+    batch = len(samples[0].mean)
     clustered, plain = np.zeros(batch), np.zeros(batch)
     for sample in samples:
         if sample.is_clustered and len(sample.sizes) > 1:
-            weight = sample.sample.coefficient**2
-            clustered += weight * _squares(sample).sum(axis=1) * _bessel(len(sample.sizes)) / sample.items**2
-            plain += weight * sample.sample.values.var(axis=1, ddof=1) / sample.items
+            weight = sample.coefficient**2
+            clustered += weight * sample.squares * _bessel(len(sample.sizes)) / sample.items**2
+            plain += weight * sample.variance / sample.items
     ratio = np.divide(clustered, plain, out=np.full(batch, np.inf), where=plain > 0.0)
     return [
         np.clip(ratio, 1.0, float((s.sizes**2).sum() / s.items)) if s.is_clustered else np.ones(batch) for s in samples
     ]
 
 
-def _squares(sample: _Clusters) -> FloatArray:
-    """Squared deviations of the cluster sums from what their sizes make one expect, shape (B, G)."""
-    return np.asarray((sample.sums - sample.sizes * sample.mean[:, None]) ** 2)
-
-
 def _bessel(clusters: int) -> float:
     return clusters / (clusters - 1)
 
 
-def _effective_number(samples: Sequence[_Clusters]) -> float:
+def _effective_number(samples: Sequence[Summary]) -> float:
     """As how many samples of equal weight these count, 1 to their number."""
-    pulls = [abs(s.sample.coefficient) * (s.sample.high - s.sample.low) for s in samples]
+    pulls = [abs(s.coefficient) * (s.high - s.low) for s in samples]
     return float(sum(pulls) ** 2 / sum(pull**2 for pull in pulls))
 
 
-def _moments(sample: _Clusters, design_effect: FloatArray, samples: float) -> tuple[FloatArray, FloatArray, float]:
+def _moments(sample: Summary, design_effect: FloatArray, samples: float) -> tuple[FloatArray, FloatArray, float]:
     """Mean with pseudo-items and the variance of it, both (B,), and the degrees of freedom."""
-    low, high = sample.sample.low, sample.sample.high
+    low, high = sample.low, sample.high
     count = PSEUDO_ITEMS / ((high - low) * samples)  # pseudo-items, half of them at either end
     weight = count * design_effect  # (B,), in items
     total = sample.items + weight
@@ -200,13 +223,13 @@ def _moments(sample: _Clusters, design_effect: FloatArray, samples: float) -> tu
         return mean, np.full(mean.shape, ((high - low) / 2.0) ** 2), _SURE
     # The pseudo-items make up for the degree of freedom that the mean costs, as far as there are any.
     correction = (clusters - min(1.0, count)) / (clusters - 1)
-    squares = _squares(sample).sum(axis=1) * correction
+    squares = sample.squares * correction
     squares += (sample.sizes**2).sum() * (sample.mean - mean) ** 2
     squares += count / 2.0 * design_effect**2 * ((low - mean) ** 2 + (high - mean) ** 2)
     return mean, squares / total**2, clusters - 1 + count
 
 
-def _range_of(samples: Sequence[_Clusters]) -> tuple[float, float]:
+def _range_of(samples: Sequence[Summary]) -> tuple[float, float]:
     """The least and the most that the contrast can be."""
-    ends = [(s.sample.coefficient * s.sample.low, s.sample.coefficient * s.sample.high) for s in samples]
+    ends = [(s.coefficient * s.low, s.coefficient * s.high) for s in samples]
     return sum(min(pair) for pair in ends), sum(max(pair) for pair in ends)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tiltyard_eval.stats.contrast import Contrasts, Sample, contrasts
+from tiltyard_eval.stats.contrast import Contrasts, Sample, Summary, cluster_sums, contrasts, contrasts_of
 from tiltyard_eval.stats.types import CONFIDENCE, Difference, FloatArray, IntArray, Stratum, TaskScores, shares, stack
 
-_CHUNK_VALUES = 4_000_000  # differences of items held at once, 32 MB
+_CHUNK_PAIRS = 100_000  # looked at at once: some twenty arrays of 0.8 MB
+_ROUNDING = 1e-12  # of sums of up to a million squares
 
 
 def paired_difference(
@@ -31,26 +32,65 @@ def difference_contrasts(
 ) -> Contrasts:
     """Score of entry first[k] minus that of entry second[k], for every k of B pairs at once."""
     weights = shares(task.weight for task in tasks)
-    items = sum(task.scores.shape[1] for task in tasks)
-    step = max(1, _CHUNK_VALUES // items)
+    samples = [
+        Sample(difference_values(task, first, second), weight, -1.0, 1.0, task.clusters)
+        for task, weight in zip(tasks, weights, strict=True)
+    ]
+    return contrasts(samples, confidence=confidence)
+
+
+def pair_contrasts(tasks: Sequence[TaskScores], *, confidence: float = CONFIDENCE) -> Contrasts:
+    """`difference_contrasts` of every pair of E entries, (0, 1), (0, 2), …, (1, 2), …: B = E·(E − 1)/2.
+
+    The differences of two entries are not looked at item by item: |a − b|² = |a|² + |b|² − 2·a·b, so that products of
+    matrices do the work.
+
+    Raises:
+        ValueError: With fewer than two entries, or when a task has no items.
+    """
+    weights = shares(task.weight for task in tasks)
+    used = [_Distances(task, weight) for task, weight in zip(tasks, weights, strict=True) if weight != 0.0]
+    entries = len(tasks[0].scores)
+    if entries < 2:
+        raise ValueError("pairs need at least two entries")
+    rows = max(1, _CHUNK_PAIRS // entries)
     parts = [
-        contrasts(
-            [
-                Sample(
-                    difference_values(task, first[start : start + step], second[start : start + step]),
-                    w,
-                    -1.0,
-                    1.0,
-                    task.clusters,
-                )
-                for task, w in zip(tasks, weights, strict=True)
-            ],
-            confidence=confidence,
-        )
-        for start in range(0, len(first), step)
+        contrasts_of([one.summary(start, min(start + rows, entries - 1)) for one in used], confidence=confidence)
+        for start in range(0, entries - 1, rows)
     ]
     names = ("value", "centre", "standard_error", "df", "error_df", "low", "high")
     return Contrasts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+class _Distances:
+    """Of one task: what `contrast.summarise` finds of the differences of each entry to every later one."""
+
+    def __init__(self, task: TaskScores, weight: float) -> None:
+        self._weight = weight
+        sums, self._sizes = cluster_sums(task.scores, task.clusters)
+        self._means = task.scores.mean(axis=1)
+        self._deviations = sums - self._sizes * self._means[:, None]  # (E, G)
+        self._is_clustered = len(self._sizes) < task.scores.shape[1]
+        self._items = task.scores - self._means[:, None]  # (E, items)
+
+    def summary(self, start: int, end: int) -> Summary:
+        """Of the pairs whose first entry is one of start..end."""
+        later = np.arange(start, end)[:, None] < np.arange(len(self._means))  # (end - start, E)
+        mean = (self._means[start:end, None] - self._means)[later]
+        squares = _squared_distances(self._deviations, start, end)[later]
+        variance = np.zeros(len(mean))
+        if self._is_clustered:
+            variance = _squared_distances(self._items, start, end)[later] / (self._items.shape[1] - 1)
+        return Summary(self._weight, -1.0, 1.0, self._sizes, mean, squares, variance)
+
+
+def _squared_distances(rows: FloatArray, start: int, end: int) -> FloatArray:
+    """Of the rows start..end to all rows (E, n): shape (end - start, E)."""
+    lengths = np.square(rows).sum(axis=1)
+    both = lengths[start:end, None] + lengths
+    found = both - 2.0 * rows[start:end] @ rows.T
+    # Two rows that are the same leave a rest of rounding, which must not pass for a variance.
+    return np.where(found > _ROUNDING * both, found, 0.0)
 
 
 def difference_values(task: TaskScores, first: IntArray, second: IntArray) -> FloatArray:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from tiltyard_eval.stats.paired import difference_contrasts
+from tiltyard_eval.stats.paired import pair_contrasts
 from tiltyard_eval.stats.types import FloatArray, TaskScores, shares
 
 LEVEL = 0.05
@@ -85,10 +85,9 @@ def measured_differences(tasks: Sequence[TaskScores], *, level: float = LEVEL, p
     Raises:
         ValueError: With fewer than two entries.
     """
-    first, second = np.triu_indices(tasks[0].scores.shape[0] if tasks else 0, k=1)
-    if len(first) == 0:
+    if not tasks or len(tasks[0].scores) < 2:
         raise ValueError("a measured difference needs the answers of at least two entries")
-    return np.asarray(_quantiles(level, power) * difference_contrasts(tasks, first, second).standard_error)
+    return np.asarray(_quantiles(level, power) * pair_contrasts(tasks).standard_error)
 
 
 def _quantiles(level: float, power: float) -> float:

@@ -20,8 +20,12 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from tiltyard_eval.stats.bootstrap import ROUNDS, resample_scores
 from tiltyard_eval.stats.contrast import Contrasts
-from tiltyard_eval.stats.paired import difference_contrasts
+from tiltyard_eval.stats.paired import pair_contrasts
 from tiltyard_eval.stats.types import CONFIDENCE, BoolArray, FloatArray, IntArray, Interval, TaskScores, checked, shares
+
+_ROUNDING = 1e-12  # what is left of the difference of two entries that are the same
+_FEW = 100  # entries whose pairs are all looked at; sorting out the extreme ones costs more than they do
+_EXTREMES = 32  # at either end of a round, for a first guess of its largest difference
 
 
 @dataclass(frozen=True)
@@ -71,20 +75,23 @@ def rank_entries(
     first, second = np.triu_indices(entries, k=1)
     if entries == 1:
         return _ranking(scores, separated, 0.0)
-    pairs = difference_contrasts(tasks, first, second)
+    pairs = pair_contrasts(tasks)
     noise = resample_scores(tasks, rng=np.random.default_rng(seed), rounds=rounds) - scores  # (rounds, entries)
+    scale = _inverse_spreads(noise)
     left, criticals = np.ones(len(first), dtype=np.bool_), []
     # Each step leaves out the pairs that are settled, which lowers the bar for the others.
     while left.any():
-        critical = _critical(noise, first[left], second[left], confidence)
-        bars = stdtrit(
-            pairs.error_df, ndtr(critical)
-        )  # the same tail of Student's distribution: standard errors err too
-        settled = left & (np.abs(pairs.centre) > bars * pairs.standard_error)
+        critical = _critical(noise, scale, confidence)
+        # The bar has the same tail of Student's distribution, since standard errors err too; so it is never lower.
+        likely = np.flatnonzero(left & (np.abs(pairs.centre) > critical * pairs.standard_error))
+        bars = stdtrit(pairs.error_df[likely], ndtr(critical))
+        settled = np.zeros_like(left)
+        settled[likely] = np.abs(pairs.centre[likely]) > bars * pairs.standard_error[likely]
         criticals.append(critical)
         if not settled.any():
             break
         left &= ~settled
+        _leave_out(scale, first[settled], second[settled])
         _separate(separated, first[settled], second[settled], pairs, settled)
     return _ranking(scores, separated, criticals[0])
 
@@ -110,14 +117,16 @@ def rank_resampled(scores: FloatArray, rounds: FloatArray, *, confidence: float 
     spread = np.concatenate(
         [(noise[:, [one]] - noise[:, one + 1 :]).std(axis=0) for one in range(entries - 1)] or [scores[:0]]
     )
+    scale = _inverse_spreads(noise)
     left, criticals = np.ones(len(first), dtype=np.bool_), [0.0]
     while left.any():
-        critical = _critical(noise, first[left], second[left], confidence)
+        critical = _critical(noise, scale, confidence)
         settled = left & (np.abs(difference) > critical * spread)
         criticals.append(critical)
         if not settled.any():
             break
         left &= ~settled
+        _leave_out(scale, first[settled], second[settled])
         better = np.where(difference[settled] > 0.0, first[settled], second[settled])
         separated[better, first[settled] + second[settled] - better] = True
     return _ranking(scores, separated, criticals[min(1, len(criticals) - 1)])
@@ -128,23 +137,54 @@ def _separate(separated: BoolArray, first: IntArray, second: IntArray, pairs: Co
     separated[np.where(first_wins, first, second), np.where(first_wins, second, first)] = True
 
 
-def _critical(noise: FloatArray, first: IntArray, second: IntArray, confidence: float) -> float:
-    """The quantile of the largest studentised difference of these pairs; at least that of a single pair.
+def _inverse_spreads(noise: FloatArray) -> FloatArray:
+    """One over the spread of each pair's difference over the rounds, shape (E, E); 0 for two that never differ.
 
     Noise is divided by its own spread, not by the standard error, which is larger for the pseudo-items in it: the two
     would otherwise shrink the critical value with few items.
     """
-    largest = np.zeros(noise.shape[0])
-    # Pairs stand in the order of their first entry. Looking for them among all pairs, once for each entry, would take
-    # the cube of the board's size: minutes with two thousand entries.
-    entries, begins = np.unique(first, return_index=True)
-    for entry, partners in zip(entries, np.split(second, begins[1:]), strict=True):
-        gaps = noise[:, [entry]] - noise[:, partners]  # (rounds, pairs)
-        spread = np.sqrt(np.square(gaps).mean(axis=0))
-        np.abs(gaps, out=gaps)
-        gaps /= np.where(spread > 0.0, spread, 1.0)
-        np.maximum(largest, gaps.max(axis=1), out=largest)
+    products = noise.T @ noise / len(noise)
+    both = products.diagonal()[:, None] + products.diagonal()
+    squares = both - 2.0 * products
+    return np.where(squares > _ROUNDING * both, 1.0 / np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny)), 0.0)
+
+
+def _leave_out(scale: FloatArray, first: IntArray, second: IntArray) -> None:
+    scale[first, second] = scale[second, first] = 0.0
+
+
+def _critical(noise: FloatArray, scale: FloatArray, confidence: float) -> float:
+    """The quantile of the largest studentised difference; at least that of a single pair.
+
+    Args:
+        noise: Shape (rounds, E).
+        scale: As `_inverse_spreads` gives it, with 0 for pairs that are left out, shape (E, E).
+        confidence: Which quantile.
+    """
+    if noise.shape[1] <= _FEW:
+        largest = np.max([(np.abs(noise - noise[:, [i]]) * row).max(axis=1) for i, row in enumerate(scale)], axis=0)
+    else:
+        most = scale.max(axis=1)
+        largest = np.array([_largest(round_, scale, most) for round_ in noise])
     return max(float(np.quantile(largest, confidence)), float(ndtri(0.5 + confidence / 2.0)))
+
+
+def _largest(noise: FloatArray, scale: FloatArray, most: FloatArray) -> float:
+    """The largest studentised difference in one round: of shapes (E,), (E, E), and the latter's maxima (E,).
+
+    Few entries can be part of it: an entry's difference to the other end of the round, times the most that it is
+    multiplied with, must be above what the round's extremes give. Only those are compared.
+    """
+    lowest, highest = noise.min(), noise.max()
+    order = np.argsort(noise)
+    low, high = order[:_EXTREMES], order[-_EXTREMES:]
+    found = 0.0
+    for _ in range(2):
+        gaps = noise[high] - noise[low, None]
+        gaps *= scale[low[:, None], high]
+        found = max(found, float(gaps.max(initial=0.0)))
+        low, high = np.flatnonzero((highest - noise) * most > found), np.flatnonzero((noise - lowest) * most > found)
+    return found
 
 
 def _ranking(scores: FloatArray, separated: BoolArray, critical: float) -> Ranking:
