@@ -4,22 +4,37 @@ The adapter's second product joins the base's accumulator as a last block of the
 Q = Bᵀ) and backward (P = s · dy · B, Q = A): the sum is never rounded between, and y and dx are written once. There is
 no dW for the base, which may be quantised. What remains are products with a side of length r, which read x or dy once.
 
-LoRA: Hu et al., arXiv 2106.09685; rsLoRA's scale: Kalajdzievski, arXiv 2312.03732; DoRA: Liu et al., arXiv 2402.09353.
+With dropout the adapter sees x through a mask, which the thin products draw again from a seed: x is read, and nothing
+of its size is written forward. Backward the mask stands between the adapter's part of dx and the accumulator, so that
+part is a pass of its own, which the product's epilogue adds.
+
+LoRA: Hu et al., arXiv 2106.09685; rsLoRA's scale: Kalajdzievski, arXiv 2312.03732.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from tiltyard_kernels.blocks.programs import biased, scaled_columns
+from tiltyard_kernels.blocks.adapters import Adapter, Joined, Route, join_adapters, route
+from tiltyard_kernels.blocks.programs import biased, residual
 from tiltyard_kernels.gemm import LowRank, gemm, matmul
 from tiltyard_kernels.gemm.ops import RANK_MAX
 from tiltyard_kernels.quantise.linear import dequantised, packed_matmul
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
+
+__all__ = [
+    "Adapter",
+    "adapted_linear",
+    "lora_linear",
+    "lora_linear_reference",
+    "lora_scale",
+    "multi_lora_linear",
+]
 
 
 def lora_scale(alpha: float, rank: int, *, rank_stabilised: bool = False) -> float:
@@ -43,16 +58,15 @@ def lora_linear(
     """x · weightᵀ + bias + scale · dropout(x) · lora_aᵀ · lora_bᵀ, differentiable in all but weight, which is frozen.
 
     x (…, K); weight (N, K), plain or quantised; lora_a (r, K); lora_b (N, r), r up to 512. Adapters of another dtype
-    are rounded to x's, and their gradients come in their own. Under autocast everything runs in its dtype.
+    are rounded to x's, and their gradients come in their own. Under autocast everything runs in its dtype. Where
+    kernels run, the mask is drawn from a seed that torch's generator of the device gives (`blocks.dropout`), elsewhere
+    by torch's own dropout; either way `torch.manual_seed` and activation checkpointing repeat it.
     """
-    _check(x, weight, lora_a, lora_b, dropout)
-    x, weight = _cast(x, weight)
-    rows = x.reshape(-1, x.shape[-1])
-    dropped = torch.nn.functional.dropout(rows, dropout) if dropout and training else None
-    y: torch.Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-        rows, dropped, weight, bias, lora_a.to(x.dtype), lora_b.to(x.dtype), scale
-    )
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    adapter = Adapter(lora_a, lora_b, scale, dropout if training else 0.0)
+    check_adapter(x, weight, adapter)
+    x, weight = cast_for_autocast(x, weight)
+    a, q = (lora_a * scale).to(x.dtype), lora_b.to(x.dtype).t()
+    return joined_linear(x, weight, Joined(a, q, (a.shape[0],), (adapter.dropout,)), bias)
 
 
 def lora_linear_reference(
@@ -60,6 +74,37 @@ def lora_linear_reference(
 ) -> torch.Tensor:
     """The same, without dropout, in plain PyTorch: what peft computes."""
     return x @ weight.t() + scale * ((x @ lora_a.t()) @ lora_b.t())
+
+
+def adapted_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    adapters: Sequence[Adapter],
+    *,
+    bias: torch.Tensor | None = None,
+    chosen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """x · weightᵀ + bias + the sum of the adapters' parts: several active at once, or one of them for each row.
+
+    x (…, K); weight (N, K), plain or quantised, frozen; adapters of any ranks, 512 together; chosen (…), integers as x
+    has rows: which adapter, or −1 for none; without it every row goes through all. Rows need not be sorted: all A are
+    one thin product, of which each row keeps its own adapter's part. Each adapter's dropout draws a mask of its own.
+    Differentiable in x, bias and the adapters.
+    """
+    for adapter in adapters:
+        check_adapter(x, weight, adapter)
+    x, weight = cast_for_autocast(x, weight)
+    joined = join_adapters([adapters], [weight.shape[0]], x.dtype)
+    if chosen is not None:
+        if chosen.shape != x.shape[:-1] or chosen.is_floating_point():
+            raise ValueError(
+                f"chosen is {tuple(chosen.shape)} of {chosen.dtype}; it must be {tuple(x.shape[:-1])} integers, "
+                "an adapter's index or -1 for each row of x"
+            )
+        if joined is not None:
+            owner = torch.tensor([i for i, rank in enumerate(joined.ranks) for _ in range(rank)], device=x.device)
+            joined = replace(joined, chosen=(chosen.reshape(-1, 1) == owner).to(x.dtype))
+    return joined_linear(x, weight, joined, bias)
 
 
 def multi_lora_linear(
@@ -71,11 +116,10 @@ def multi_lora_linear(
     *,
     scales: Sequence[float],
 ) -> torch.Tensor:
-    """Several adapters in one batch: row m of x goes through adapter `adapter[m]`, or through none where that is −1.
+    """Several adapters of one rank in a batch: row m of x goes through adapter `adapter[m]`, or none where that is −1.
 
     x (M, K); weight (N, K), plain or quantised, frozen; lora_a (E, r, K); lora_b (E, N, r); adapter (M,) integers;
-    scales of the E adapters; E · r up to 512. All adapters' A are one thin product, of which each row keeps its own
-    adapter's part, so rows need not be sorted. Differentiable in x and the adapters.
+    scales of the E adapters; E · r up to 512. `adapted_linear` takes adapters of different ranks.
     """
     count, rank, k = lora_a.shape
     if lora_b.shape != (count, weight.shape[0], rank) or x.dim() != 2 or x.shape[1] != k or len(scales) != count:
@@ -87,79 +131,49 @@ def multi_lora_linear(
         raise ValueError(f"adapter is {tuple(adapter.shape)} of {adapter.dtype}; it must be ({x.shape[0]},) integers")
     if count * rank > RANK_MAX:
         raise ValueError(f"{count} adapters of rank {rank} are {count * rank} together; at most {RANK_MAX} fit a batch")
-    x, weight = _cast(x, weight)
-    factors = torch.tensor(scales, dtype=x.dtype, device=x.device)
-    kept = (adapter[:, None] == torch.arange(count, device=x.device)) * factors  # (M, E)
-    mask = kept.repeat_interleave(rank, 1)
-    a = lora_a.to(x.dtype).flatten(0, 1)
-    q = lora_b.to(x.dtype).transpose(1, 2).flatten(0, 1)
-    p = (x @ a.t()) * mask
-    y: torch.Tensor = _Joined.apply(x, weight, p, q)  # type: ignore[no-untyped-call]
-    return y
+    several = [Adapter(a, b, scale) for a, b, scale in zip(lora_a, lora_b, scales, strict=True)]
+    return adapted_linear(x, weight, several, chosen=adapter)
 
 
-def dora_linear(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    lora_a: torch.Tensor,
-    lora_b: torch.Tensor,
-    magnitude: torch.Tensor,
-    *,
-    scale: float,
-    bias: torch.Tensor | None = None,
+def joined_linear(
+    x: torch.Tensor, weight: torch.Tensor, joined: Joined | None, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """DoRA: m / ‖W + s · B · A‖ ⊙ (x · (W + s · B · A)ᵀ) + bias, norms over each row of the weight.
-
-    As lora_linear, with magnitude (N,), which is trained too. As the paper has it (4.3), the norm is a constant for the
-    gradients. Magnitudes must not be 0.
-    """
-    _check(x, weight, lora_a, lora_b, 0.0)
-    x, weight = _cast(x, weight)
+    """x (…, K) · weightᵀ + bias with what `joined` adds; x has the type in which all runs."""
     rows = x.reshape(-1, x.shape[-1])
-    factor = magnitude.float() / dora_norm(weight, lora_a, lora_b, scale)
-    y: torch.Tensor = _DoraLinear.apply(  # type: ignore[no-untyped-call]
-        rows, weight, factor, (lora_a * scale).to(x.dtype), lora_b.to(x.dtype)
+    a, q = (None, None) if joined is None else (joined.a, joined.q)
+    y: torch.Tensor = _AdaptedLinear.apply(  # type: ignore[no-untyped-call]
+        rows, weight, bias, a, q, route(joined, rows, x.dtype)
     )
-    y = y.reshape(*x.shape[:-1], weight.shape[0])
-    return y if bias is None else y + bias.to(y.dtype)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-@torch.no_grad()
-def dora_norm(weight: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor, scale: float) -> torch.Tensor:
-    """‖W + s · B · A‖ of each row (N,), float32, from ‖w‖² + 2 s (w · Aᵀ) · b + s² b · (A · Aᵀ) · b, without B · A."""
-    dtype = torch.promote_types(torch.float32, lora_a.dtype)
-    plain = dequantised(weight, weight.dtype) if isinstance(weight, QuantisedTensor) else weight
-    a, b = lora_a.to(dtype), lora_b.to(dtype) * scale
-    own = torch.linalg.vector_norm(plain, dim=1, dtype=dtype).square()
-    crossed = ((plain @ lora_a.t().to(plain.dtype)).to(dtype) * b).sum(1)
-    squares: torch.Tensor = own + 2 * crossed + ((b @ (a @ a.t())) * b).sum(1)
-    return squares.clamp_min(0).sqrt()
-
-
-def _cast(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cast_for_autocast(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in autocast's type where it is on; a quantised weight stays."""
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
         weight = weight if isinstance(weight, QuantisedTensor) else weight.to(x.dtype)
     return x, weight
 
 
-def _check(x: torch.Tensor, weight: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor, dropout: float) -> None:
+def check_adapter(x: torch.Tensor, weight: torch.Tensor, adapter: Adapter) -> None:
+    """Raise ValueError unless `adapter` belongs to `weight` (N, K), and x (…, K) fits it."""
     n, k = weight.shape
-    rank = lora_a.shape[0]
+    rank = adapter.a.shape[0]
     if x.shape[-1] != k:
         raise ValueError(f"x has {x.shape[-1]} features, but weight {tuple(weight.shape)} takes {k}")
-    if lora_a.shape != (rank, k) or lora_b.shape != (n, rank):
+    if adapter.a.shape != (rank, k) or adapter.b.shape != (n, rank):
         raise ValueError(
-            f"lora_a {tuple(lora_a.shape)} and lora_b {tuple(lora_b.shape)} must be (r, {k}) and ({n}, r) for one r"
+            f"lora_a {tuple(adapter.a.shape)} and lora_b {tuple(adapter.b.shape)} must be (r, {k}) and ({n}, r) "
+            "for one r"
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+    if not 0 <= adapter.dropout < 1:
+        raise ValueError(f"dropout is {adapter.dropout}; it must be at least 0 and below 1")
     if weight.requires_grad:
         raise ValueError("weight requires a gradient; a LoRA base is frozen: call weight.requires_grad_(False)")
 
 
-def _forward(
-    x: torch.Tensor, weight: torch.Tensor, low_rank: LowRank, bias: torch.Tensor | None = None
+def base_product(
+    x: torch.Tensor, weight: torch.Tensor, low_rank: LowRank | None, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """x · weightᵀ + P · Q + bias."""
     if isinstance(weight, QuantisedTensor):
@@ -170,96 +184,53 @@ def _forward(
     return gemm(x, weight.t(), biased, low_rank=low_rank, bias=bias)["out"]
 
 
-def _backward(dy: torch.Tensor, weight: torch.Tensor, low_rank: LowRank | None) -> torch.Tensor:
-    """dy · weight + P · Q."""
+def base_gradient(
+    dy: torch.Tensor,
+    weight: torch.Tensor,
+    pair: tuple[torch.Tensor, torch.Tensor] | None,
+    extra: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """dy · weight + P · Q + extra (M, K), for a pair (P, Q)."""
     plain = dequantised(weight, dy.dtype) if isinstance(weight, QuantisedTensor) else weight
-    return matmul(dy, plain, low_rank=low_rank)
+    low_rank = None if pair is None else LowRank(*pair)
+    if extra is None:
+        return matmul(dy, plain, low_rank=low_rank)
+    return gemm(dy, plain, residual, low_rank=low_rank, residual=extra)["out"]
 
 
-def _scaled_product(x: torch.Tensor, y: torch.Tensor, scale: float) -> torch.Tensor:
-    """scale · x · y. No rounding of the scale on its own: cuBLAS's alpha is in the accumulator's type."""
-    return torch.addmm(x.new_empty(()), x, y, beta=0, alpha=scale)
-
-
-class _LoraLinear(torch.autograd.Function):
+class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917  # autograd passes them by position
         ctx: Any,
         x: torch.Tensor,
-        dropped: torch.Tensor | None,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        lora_a: torch.Tensor,
-        lora_b: torch.Tensor,
-        scale: float,
+        a: torch.Tensor | None,
+        q: torch.Tensor | None,
+        way: Route,
     ) -> torch.Tensor:
-        ctx.is_dropped = dropped is not None
-        seen = x if dropped is None else dropped
-        p = _scaled_product(seen, lora_a.t(), scale)
-        ctx.scale = scale
+        p = None if a is None else way.project(x, a)
+        ctx.way = way
         ctx.weight = weight
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(seen, lora_a, lora_b, p)
-        return _forward(x, weight, LowRank(p, lora_b.t()), bias)
+        ctx.save_for_backward(x, a, q, p)
+        return base_product(x, weight, None if p is None or q is None else LowRank(p, q), bias)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        seen, lora_a, lora_b, p = ctx.saved_tensors
+        x, a, q, p = ctx.saved_tensors
         needs = ctx.needs_input_grad
         dy = dy.contiguous()
-        dp = _scaled_product(dy, lora_b, ctx.scale)  # (M, r)
-        dx = ddropped = None
-        if needs[0] or needs[1]:
-            if ctx.is_dropped:  # the adapter's path goes through the mask, the base's does not
-                dx, ddropped = _backward(dy, ctx.weight, None), dp @ lora_a
+        dx = pair = extra = da = None
+        if a is not None and (needs[0] or needs[3]):
+            dp = ctx.way.pulled(dy, q)
+            seen = x if needs[3] else None
+            if needs[0]:
+                pair, extra, da = ctx.way.input_gradient(dp, a, seen)
             else:
-                dx = _backward(dy, ctx.weight, LowRank(dp, lora_a))
-        dbias = dy.sum(0).to(ctx.bias_dtype) if needs[3] else None
-        da = dp.t() @ seen if needs[4] else None
-        db = dy.t() @ p if needs[5] else None
-        return dx, ddropped, None, dbias, da, db, None
-
-
-class _Joined(torch.autograd.Function):
-    """x · weightᵀ + P · Q with P given."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        ctx.weight = weight
-        ctx.save_for_backward(p, q)
-        return _forward(x, weight, LowRank(p, q))
-
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        p, q = ctx.saved_tensors
-        dy = dy.contiguous()
-        dx = _backward(dy, ctx.weight, None) if ctx.needs_input_grad[0] else None
-        return dx, None, dy @ q.t(), p.t() @ dy
-
-
-class _DoraLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(  # noqa: PLR0917  # autograd passes them by position
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        factor: torch.Tensor,
-        lora_a: torch.Tensor,
-        lora_b: torch.Tensor,
-    ) -> torch.Tensor:
-        p = x @ lora_a.t()
-        plain = dequantised(weight, x.dtype) if isinstance(weight, QuantisedTensor) else weight
-        y = gemm(x, plain.t(), scaled_columns, low_rank=LowRank(p, lora_b.t()), factor=factor)["out"]
-        ctx.weight = weight
-        ctx.save_for_backward(x, factor, lora_a, lora_b, p, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, factor, lora_a, lora_b, p, y = ctx.saved_tensors
-        wide = dy.to(factor.dtype)
-        dfactor = (wide * y).sum(0) / factor if ctx.needs_input_grad[2] else None
-        scaled = (wide * factor).to(x.dtype)
-        dp = scaled @ lora_b
-        dx = _backward(scaled, ctx.weight, LowRank(dp, lora_a)) if ctx.needs_input_grad[0] else None
-        return dx, None, dfactor, dp.t() @ x, scaled.t() @ p
+                da = ctx.way.a_gradient(dp, a, seen)
+        if needs[0]:
+            dx = base_gradient(dy, ctx.weight, pair, extra)
+        dbias = dy.sum(0).to(ctx.bias_dtype) if needs[2] else None
+        dq = p.t() @ dy if needs[4] else None
+        return dx, None, dbias, da, dq, None

@@ -11,6 +11,7 @@ and a layer as well if any of its modules has one: a Block reads their weights p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
@@ -20,7 +21,10 @@ import torch
 from torch import nn
 
 from tiltyard_kernels.blocks.decoder import Block, is_supported
-from tiltyard_kernels.lora import dora_linear, lora_linear
+from tiltyard_kernels.blocks.linears import Linear, as_linear, join
+from tiltyard_kernels.dora import dora_linear
+from tiltyard_kernels.gemm.ops import RANK_MAX
+from tiltyard_kernels.lora import cast_for_autocast, joined_linear, lora_linear
 from tiltyard_kernels.quantise.interop import from_bitsandbytes
 
 _BLOCK = "_tiltyard_block"
@@ -116,26 +120,66 @@ def _is_peft_linear(module: nn.Module) -> bool:
 
 
 def _run_linear(module: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """A peft linear's forward; what is more than one plain or DoRA adapter goes to peft's own."""
+    """A peft linear's forward; what these kernels do not do goes to peft's own, with its errors."""
     plain: partial[torch.Tensor] = partial(type(module).forward, module)
-    if args or kwargs or module.merged or module.disable_adapters:
+    names = kwargs.get("adapter_names")
+    if args or kwargs.keys() - {"adapter_names"} or (names is not None and len(names) != len(x)):
         return plain(x, *args, **kwargs)
-    active = [name for name in module.active_adapters if name in module.lora_A]
-    base = module.base_layer
-    if len(active) != 1 or base.weight.requires_grad or module.lora_B[active[0]].bias is not None:
-        return plain(x)
-    name = active[0]
-    a, b = module.lora_A[name].weight, module.lora_B[name].weight
-    scale = float(module.scaling[name])
-    dropout = float(getattr(module.lora_dropout[name], "p", 0.0)) if module.training else 0.0
-    # peft computes in the adapter's type and gives back the base's; mixed types come from autocast or from loading.
-    x = x if torch.is_autocast_enabled(x.device.type) else x.to(base.weight.dtype)
-    if name not in module.lora_variant:
-        return lora_linear(x, base.weight, a, b, scale=scale, bias=base.bias, dropout=dropout)
-    if module.use_dora.get(name, False) and not dropout:
-        magnitude = module.lora_magnitude_vector[name].weight
-        return dora_linear(x, base.weight, a, b, magnitude, scale=scale, bias=base.bias)
-    return plain(x)
+    parts = [] if names is None else _parts(module, names)
+    if names is None or len(parts) < 2:
+        linear = as_linear(module, names)
+        return plain(x, **kwargs) if linear is None or not linear.adapters else _adapted(linear, x)
+    linears = [as_linear(module, [names[sample] for sample in part]) for part in parts]
+    if any(linear is None for linear in linears):
+        return plain(x, **kwargs)
+    made = [_adapted(linear, x[part]) for linear, part in zip(linears, parts, strict=True) if linear is not None]
+    y = made[0].new_empty(len(x), *made[0].shape[1:])
+    for part, rows in zip(parts, made, strict=True):
+        y[part] = rows
+    return y
+
+
+def _parts(module: Any, names: Sequence[str]) -> list[list[int]]:
+    """The samples of a batch in parts whose adapters fit one product together: each sample is in one."""
+    parts: list[set[str]] = [set()]
+    rank = 0
+    for name in dict.fromkeys(names):
+        own = module.r[name] if name in module.lora_A else 0
+        if rank + own > RANK_MAX and parts[-1]:
+            parts.append(set())
+            rank = 0
+        parts[-1].add(name)
+        rank += own
+    return [[sample for sample, name in enumerate(names) if name in part] for part in parts]
+
+
+def _adapted(linear: Linear, x: torch.Tensor) -> torch.Tensor:
+    """peft computes in the adapter's type and gives back the base's; mixed types come from autocast or from loading."""
+    x = x if torch.is_autocast_enabled(x.device.type) else x.to(linear.weight.dtype)
+    adapter = linear.adapters[0]
+    if linear.magnitude is not None:
+        return dora_linear(
+            x,
+            linear.weight,
+            adapter.a,
+            adapter.b,
+            linear.magnitude,
+            scale=adapter.scale,
+            bias=linear.bias,
+            dropout=adapter.dropout,
+        )
+    if len(linear.adapters) == 1 and linear.samples is None:
+        return lora_linear(
+            x,
+            linear.weight,
+            adapter.a,
+            adapter.b,
+            scale=adapter.scale,
+            bias=linear.bias,
+            dropout=adapter.dropout,
+        )
+    x, weight = cast_for_autocast(x, linear.weight)
+    return joined_linear(x, weight, join([linear], x[..., 0].numel(), x.dtype), linear.bias)
 
 
 def _take_over_bitsandbytes(module: nn.Module) -> bool:

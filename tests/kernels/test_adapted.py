@@ -7,7 +7,7 @@ import torch
 from kernel_errors import assert_close, assert_gradients_close
 
 from tiltyard_kernels.blocks.adapted import norm_mlp, norm_qkv, residual_linear
-from tiltyard_kernels.blocks.bases import Adapter, join_adapters
+from tiltyard_kernels.blocks.adapters import Adapter, join_adapters
 from tiltyard_kernels.blocks.rows import rms_norm, rotate_back, rotate_half
 
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
@@ -59,7 +59,7 @@ def test_norm_and_qkv(dtype: torch.dtype, is_adapted: bool, device: torch.device
     def run(
         h: torch.Tensor, gain: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, **ab: torch.Tensor
     ) -> torch.Tensor:
-        adapters = [Adapter(ab["aq"], ab["bq"], 0.5), None, Adapter(ab["av"], ab["bv"], 2.0)] if ab else [None] * 3
+        adapters = [[Adapter(ab["aq"], ab["bq"], 0.5)], [], [Adapter(ab["av"], ab["bv"], 2.0)]] if ab else [[]] * 3
         pair = join_adapters(adapters, rows, h.dtype)
         return norm_qkv(h, gain, w, bias, pair, (cos, sin, 3), eps=1e-5)
 
@@ -83,7 +83,7 @@ def test_residual_linear(dtype: torch.dtype, device: torch.device) -> None:
     leaves = Leaves(dtype, device, o=(M, F), w=(D, F), a=(4, F), b=(D, 4), h=(M, D))
 
     def run(o: torch.Tensor, w: torch.Tensor, a: torch.Tensor, b: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        return residual_linear(o, w, None, join_adapters([Adapter(a, b, 0.5)], [D], o.dtype), h)
+        return residual_linear(o, w, None, join_adapters([[Adapter(a, b, 0.5)]], [D], o.dtype), h)
 
     def truth(o: torch.Tensor, w: torch.Tensor, a: torch.Tensor, b: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         return h + o @ w.t() + 0.5 * (o @ a.t()) @ b.t()
@@ -109,8 +109,8 @@ def test_norm_and_mlp(dtype: torch.dtype, activation: str, device: torch.device)
     )
 
     def run(h: torch.Tensor, gain: torch.Tensor, **w: torch.Tensor) -> torch.Tensor:
-        first = join_adapters([None, Adapter(w["a"], w["b"], 0.5)], [F, F], h.dtype, is_interleaved=True)
-        second = join_adapters([Adapter(w["a2"], w["b2"], 2.0)], [D], h.dtype)
+        first = join_adapters([[], [Adapter(w["a"], w["b"], 0.5)]], [F, F], h.dtype, is_interleaved=True)
+        second = join_adapters([[Adapter(w["a2"], w["b2"], 2.0)]], [D], h.dtype)
         gate_up = torch.stack((w["gate"], w["up"]), 1).flatten(0, 1)
         return norm_mlp(h, gain, gate_up, w["down"], (first, second), eps=1e-5, activation=activation)
 

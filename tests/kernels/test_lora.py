@@ -4,7 +4,14 @@ import pytest
 import torch
 from kernel_errors import assert_close
 
-from tiltyard_kernels.lora import dora_linear, lora_linear, lora_linear_reference, lora_scale, multi_lora_linear
+from tiltyard_kernels.lora import (
+    Adapter,
+    adapted_linear,
+    lora_linear,
+    lora_linear_reference,
+    lora_scale,
+    multi_lora_linear,
+)
 from tiltyard_kernels.quantise import Fp8Tensor, Int4Tensor, Nf4Tensor, QuantisedTensor
 
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
@@ -45,21 +52,6 @@ def test_working_types(rank: int, dtype: torch.dtype, device: torch.device) -> N
         assert_close(gradient, its_truth, peer=its_peer)
 
 
-def test_dropout_masks_the_adapter_only(device: torch.device) -> None:
-    x, weight, a, b = parts(4, device=device, dtype=torch.float32, tokens=50)
-    torch.manual_seed(3)
-    y = lora_linear(x, weight, a, b, scale=0.5, dropout=0.5)
-    torch.manual_seed(3)
-    dropped = torch.nn.functional.dropout(x, 0.5)
-    truth = x @ weight.t() + 0.5 * dropped @ a.t() @ b.t()
-    torch.testing.assert_close(y, truth)
-    got, expected = (torch.autograd.grad(v.square().sum(), (x, a, b)) for v in (y, truth))
-    for gradient, its_truth in zip(got, expected, strict=True):
-        torch.testing.assert_close(gradient, its_truth, rtol=1e-4, atol=1e-3)
-    still = lora_linear(x, weight, a, b, scale=0.5, dropout=0.5, training=False)
-    torch.testing.assert_close(still, lora_linear_reference(x, weight, a, b, scale=0.5))
-
-
 def test_batched_input_and_adapters_in_another_type(device: torch.device) -> None:
     x, weight, a, b = parts(4, device=device, dtype=torch.float32, tokens=6)
     y = lora_linear(x.half().reshape(2, 3, 10), weight.half(), a, b, scale=0.5)
@@ -83,20 +75,6 @@ def test_quantised_bases(make: type[QuantisedTensor], device: torch.device) -> N
         assert_close(gradient, its_truth)
 
 
-def test_dora(device: torch.device) -> None:
-    x, weight, a, b = parts(4, device=device, dtype=torch.float32, tokens=9)
-    magnitude, bias = (torch.rand(12, device=device).add(0.5).requires_grad_() for _ in range(2))
-    y = dora_linear(x, weight, a, b, magnitude, scale=0.5, bias=bias)
-    wide = [v.detach().double().requires_grad_() for v in (x, a, b, magnitude, bias)]
-    merged = weight.double() + 0.5 * wide[2] @ wide[1]
-    truth = wide[0] @ (wide[3] / merged.norm(dim=1).detach())[:, None].mul(merged).t() + wide[4]
-    assert_close(y, truth)
-    dy = torch.randn_like(y)
-    got = torch.autograd.grad(y, (x, a, b, magnitude, bias), dy)
-    for gradient, its_truth in zip(got, torch.autograd.grad(truth, wide, dy.double()), strict=True):
-        assert_close(gradient, its_truth)
-
-
 def test_several_adapters_in_a_batch(device: torch.device) -> None:
     x, weight, _a, _b = parts(4, device=device, dtype=torch.float32, tokens=9)
     a, b = (torch.randn(size, device=device).requires_grad_() for size in ((3, 4, 10), (3, 12, 4)))
@@ -116,6 +94,57 @@ def test_several_adapters_in_a_batch(device: torch.device) -> None:
         assert_close(gradient, its_truth)
     with pytest.raises(ValueError, match="at most 512 fit a batch"):
         multi_lora_linear(x, weight, a.repeat(50, 1, 1), b.repeat(50, 1, 1), adapter, scales=scales * 50)
+
+
+def test_several_active_adapters_of_different_ranks(device: torch.device) -> None:
+    x, weight, a, b = parts(4, device=device, dtype=torch.float32, tokens=9)
+    _, _, a2, b2 = parts(7, device=device, dtype=torch.float32)
+    bias = torch.randn(12, device=device).requires_grad_()
+    several = [Adapter(a, b, 0.5), Adapter(a2, b2, 2.0)]
+    y = adapted_linear(x.reshape(3, 3, 10), weight, several, bias=bias)
+    assert y.shape == (3, 3, 12)
+    wide = [v.detach().double().requires_grad_() for v in (x, a, b, a2, b2, bias)]
+    truth = lora_linear_reference(wide[0], weight.double(), wide[1], wide[2], scale=0.5) + wide[5]
+    truth = truth + 2.0 * wide[0] @ wide[3].t() @ wide[4].t()
+    assert_close(y.flatten(0, 1), truth)
+    dy = torch.randn(9, 12, device=device)
+    got = torch.autograd.grad(y.flatten(0, 1), (x, a, b, a2, b2, bias), dy)
+    for gradient, its_truth in zip(got, torch.autograd.grad(truth, wide, dy.double()), strict=True):
+        assert_close(gradient, its_truth)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [None, Int4Tensor, Nf4Tensor])
+def test_each_row_its_own_adapter(make: type[QuantisedTensor] | None, dtype: torch.dtype, device: torch.device) -> None:
+    """Ranks differ, rows are read through a view, and no row takes the last adapter."""
+    weight = torch.randn(72, 64, device=device).to(dtype)
+    base = weight if make is None else make.quantise(weight, group=32)  # type: ignore[attr-defined]
+    plain = weight if make is None else base.dequantise()  # type: ignore[attr-defined]
+    x = torch.randn(13, 80, device=device).to(dtype)[:, 3:67]
+    several = [
+        Adapter(torch.randn(rank, 64, device=device), torch.randn(72, rank, device=device), 0.5) for rank in (3, 16, 5)
+    ]
+    chosen = torch.randint(-1, 2, (13,), device=device)
+    y = adapted_linear(x, base, several, chosen=chosen)
+    truth, peer = x.double() @ plain.double().t(), x @ plain.t()
+    for row, index in enumerate(chosen.tolist()):
+        if index >= 0:
+            one = several[index]
+            truth[row] += 0.5 * x[row].double() @ one.a.double().t() @ one.b.double().t()
+            peer[row] += 0.5 * (x[row] @ one.a.to(dtype).t()) @ one.b.to(dtype).t()
+    assert_close(y, truth, peer=peer)
+    empty = adapted_linear(x[:0], base, several, chosen=chosen[:0])
+    assert empty.shape == (0, 72)
+
+
+def test_bad_choices_are_named() -> None:
+    x, weight = torch.ones(2, 3), torch.ones(5, 3)
+    one = Adapter(torch.ones(2, 3), torch.ones(5, 2), 1.0)
+    with pytest.raises(ValueError, match=r"chosen is \(3,\) of torch.int64; it must be \(2,\) integers"):
+        adapted_linear(x, weight, [one], chosen=torch.zeros(3, dtype=torch.long))
+    big = Adapter(torch.ones(300, 3), torch.ones(5, 300), 1.0)
+    with pytest.raises(ValueError, match="have rank 600 together; at most 512 fit"):
+        adapted_linear(x, weight, [big, big])
 
 
 def test_whole_under_torch_compile(device: torch.device) -> None:

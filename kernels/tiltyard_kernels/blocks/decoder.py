@@ -6,15 +6,15 @@ end) are moved into one matrix at first use, and the parameters become views of 
 do not change. `release` undoes that. Quantised weights are widened into a scratch matrix of that shape; trained weights
 are put together at every call, so that each gets its gradient.
 
-What the parts cannot do (dropout on adapters, several active adapters, merged or disabled ones, biases in the MLP) runs
-as the layer itself.
+What the parts cannot do runs as the layer itself: DoRA with dropout, adapters whose ranks in one product are more than
+512 together, adapters over a trained base, peft's other variants, biases in the MLP, and hooks on modules of the layer,
+which nobody would call.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,42 +22,14 @@ from torch import nn
 
 from tiltyard_kernels.attention import packed_attention
 from tiltyard_kernels.blocks.adapted import norm_mlp, norm_qkv, residual_linear
-from tiltyard_kernels.blocks.bases import Adapter, Base, join_adapters
+from tiltyard_kernels.blocks.adapters import Joined
+from tiltyard_kernels.blocks.bases import Base
+from tiltyard_kernels.blocks.linears import Linear, adapter_names, as_linear, has_hooks, join
+from tiltyard_kernels.gemm.ops import RANK_MAX
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
 LAYERS = ("LlamaDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-
-
-@dataclass(frozen=True)
-class Linear:
-    """What a linear of the model is at this call: its base, and an adapter if one is active."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    adapter: Adapter | None
-
-
-def as_linear(module: Any, *, training: bool) -> Linear | None:
-    """The linear as a base and one adapter, or None if it is more than that."""
-    if not hasattr(module, "lora_A"):
-        return Linear(module.weight, module.bias, None) if isinstance(module, nn.Linear) else None
-    base = module.base_layer
-    if not isinstance(base, nn.Linear) or module.merged:
-        return None
-    active = [name for name in module.active_adapters if name in module.lora_A]
-    if module.disable_adapters or not active:
-        return Linear(base.weight, base.bias, None)
-    name = active[0]
-    dropout = getattr(module.lora_dropout[name], "p", 0.0) if training else 0.0
-    is_plain = name not in module.lora_variant and module.lora_B[name].bias is None
-    if len(active) > 1 or dropout or not is_plain or base.weight.requires_grad:
-        return None
-    return Linear(
-        base.weight,
-        base.bias,
-        Adapter(module.lora_A[name].weight, module.lora_B[name].weight, float(module.scaling[name])),
-    )
 
 
 def is_supported(layer: Any) -> bool:
@@ -102,7 +74,7 @@ class Block(nn.Module):
         With `cu_seq_lens_q` (bounds of documents within the B · T tokens, as transformers names them) attention stays
         within documents by `packed_attention`, and the mask is not looked at; not for Qwen 3 or with a cache.
         """
-        linears = self._linears()
+        linears = self._linears(len(hidden_states))
         if linears is None or position_embeddings is None:
             return self._whole[0](
                 hidden_states,
@@ -146,18 +118,38 @@ class Block(nn.Module):
                     parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         self._fused.clear()
 
-    def _linears(self) -> dict[str, Linear] | None:
+    def _linears(self, samples: int) -> dict[str, Linear] | None:
+        """The layer's linears at this call, or None if the parts cannot do what they are."""
+        others = (self.self_attn, self.mlp, self.input_layernorm, self.post_attention_layernorm)
+        if any(has_hooks(module) for module in others):
+            return None
         found: dict[str, Linear] = {}
-        for parent, names in (
-            (self.self_attn, ("q_proj", "k_proj", "v_proj", "o_proj")),
-            (self.mlp, ("gate_proj", "up_proj", "down_proj")),
+        for parent, together in (
+            (self.self_attn, ("q_proj", "k_proj", "v_proj")),
+            (self.self_attn, ("o_proj",)),
+            (self.mlp, ("gate_proj", "up_proj")),
+            (self.mlp, ("down_proj",)),
         ):
-            for name in names:
-                linear = as_linear(getattr(parent, name), training=self.training)
+            rank = 0
+            for name in together:
+                linear = self._linear(getattr(parent, name), samples)
                 if linear is None or (parent is self.mlp and linear.bias is not None):
                     return None
                 found[name] = linear
+                rank += sum(adapter.a.shape[0] for adapter in linear.adapters)
+            if rank > RANK_MAX:
+                return None
         return found
+
+    @staticmethod
+    def _linear(module: nn.Module, samples: int) -> Linear | None:
+        is_free, names = adapter_names(module)
+        if not is_free or (names is not None and len(names) != samples):
+            return None
+        linear = as_linear(module, names)
+        if linear is not None and linear.magnitude is not None and linear.has_dropout:
+            return None
+        return linear
 
     def _attention(  # noqa: PLR0917  # what one layer's attention takes
         self,
@@ -182,8 +174,13 @@ class Block(nn.Module):
         turned = (rows[0] + rows[1]) // head_dim
         rotary = None if has_norm else (cos.contiguous(), sin.contiguous(), turned)
         bias = None
-        if all(part.bias is not None for part in parts):
-            bias = torch.cat([part.bias for part in parts if part.bias is not None])
+        if any(part.bias is not None for part in parts):
+            bias = torch.cat(
+                [
+                    torch.zeros(count, device=h.device) if part.bias is None else part.bias
+                    for part, count in zip(parts, rows, strict=True)
+                ]
+            )
         base = self._together("qkv", parts, is_interleaved=False)
         norm = self.input_layernorm
         y = norm_qkv(h, norm.weight, base, bias, self._adapters(parts, h), rotary, eps=norm.variance_epsilon)
@@ -210,13 +207,10 @@ class Block(nn.Module):
         attended: torch.Tensor = o.reshape(batch * length, -1)
         return attended
 
-    def _adapters(
-        self, linears: list[Linear], like: torch.Tensor, *, is_interleaved: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _adapters(self, linears: list[Linear], like: torch.Tensor, *, is_interleaved: bool = False) -> Joined | None:
         device = like.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
-        rows = [linear.weight.shape[0] for linear in linears]
-        return join_adapters([linear.adapter for linear in linears], rows, dtype, is_interleaved=is_interleaved)
+        return join(linears, like.shape[0], dtype, is_interleaved=is_interleaved)
 
     def _together(self, name: str, linears: list[Linear], *, is_interleaved: bool) -> Base:
         """The weights as one base. Frozen plain ones become views of one matrix, which is kept."""
