@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard_eval.stats import Stratum
-from tiltyard_eval.stats.scores import normalised_score, score_strata
+from tiltyard_eval.stats import Interval, Stratum, stack
+from tiltyard_eval.stats.scores import normalised_score, score_entries, score_strata
 
 unit = st.floats(0.0, 1.0, allow_nan=False)
 strata_lists = st.lists(
@@ -172,3 +172,11 @@ def test_a_ceiling_at_the_base_model_is_refused() -> None:
         normalised_score(base, base)
     with pytest.raises(ValueError, match="one number for each task"):
         normalised_score(base, base, ceilings=[1.0, 1.0])
+
+
+@pytest.mark.parametrize("clusters", [None, ["a"] * 3 + ["b"] * 4 + ["c"] * 5])
+def test_entries_scored_at_once_are_scored_as_one_by_one(clusters: list[str] | None) -> None:
+    rng = np.random.default_rng(3)
+    runs = [[Stratum(list(rng.random(12)), 2.0, clusters), Stratum(coin(n, 9), 1.0)] for n in (0, 4, 9)]
+    singly = [score_strata(strata)[0] for strata in runs]
+    assert score_entries(stack(runs)) == [Interval(one.value, one.low, one.high) for one in singly]

@@ -18,8 +18,17 @@ import numpy as np
 
 from tiltyard_eval.stats.contrast import Contrasts, Sample, contrasts
 from tiltyard_eval.stats.paired import as_difference
-from tiltyard_eval.stats.scores import samples_of
-from tiltyard_eval.stats.types import CONFIDENCE, Difference, FloatArray, Interval, Stratum, shares, stack
+from tiltyard_eval.stats.types import (
+    CONFIDENCE,
+    Difference,
+    FloatArray,
+    IntArray,
+    Interval,
+    Stratum,
+    TaskScores,
+    shares,
+    stack,
+)
 
 MARGIN = 0.05
 LEVEL = 0.05
@@ -64,16 +73,11 @@ def gap(
     Raises:
         ValueError: When a suite has no items or no positive weight.
     """
-    found = contrasts(_open_minus_hidden(open_strata, hidden_strata), confidence=confidence)
+    if not open_strata or not hidden_strata:
+        raise ValueError("a gap needs items of both suites")
+    samples = _open_minus_hidden(stack([open_strata]), stack([hidden_strata]), np.zeros(1, dtype=np.int64))
+    found = contrasts(samples, confidence=confidence)
     return Interval(float(found.value[0]), float(found.low[0]), float(found.high[0]))
-
-
-def _open_minus_hidden(open_strata: Sequence[Stratum], hidden_strata: Sequence[Stratum]) -> list[Sample]:
-    samples = []
-    for sign, strata in ((1.0, open_strata), (-1.0, hidden_strata)):
-        tasks = stack([strata]) if strata else []
-        samples += samples_of(tasks, sign * shares(stratum.weight for stratum in strata))
-    return samples
 
 
 def overfit_tests(
@@ -98,32 +102,69 @@ def overfit_tests(
     """
     if not baselines:
         raise ValueError("the flag compares with baselines: give at least one")
-    raw = [_against(entry, baselines, margin, confidence) for entry in entries]
-    corrected = holm([p_value for _, _, p_value in raw])
-    tests = []
-    for entry, (excess, nearest, _), p_value in zip(entries, raw, corrected, strict=True):
-        found = gap(entry.open, entry.hidden, confidence=confidence)
-        tests.append(OverfitTest(found, excess, nearest, p_value, p_value <= level))
-    return tests
+    everybody = [*entries, *baselines]
+    parts = stack([one.open for one in everybody]), stack([one.hidden for one in everybody])
+    places = np.arange(len(everybody))
+    return overfit_tests_of(
+        *parts, places[: len(entries)], places[len(entries) :], margin=margin, level=level, confidence=confidence
+    )
 
 
-def _against(
-    entry: OpenHidden, baselines: Sequence[OpenHidden], margin: float, confidence: float
-) -> tuple[Difference, int, float]:
-    """Excess over the baseline that speaks most for the entry, its index, and the one-sided p-value against it."""
-    samples: list[Sample] = []
-    for sign, mine, theirs in (
-        (1.0, entry.open, [baseline.open for baseline in baselines]),
-        (-1.0, entry.hidden, [baseline.hidden for baseline in baselines]),
-    ):
-        tasks = stack([mine, *theirs])
-        for task, share in zip(tasks, shares(task.weight for task in tasks), strict=True):
-            values = task.scores[:1] - task.scores[1:]  # (baselines, items)
-            samples.append(Sample(values, sign * float(share), -1.0, 1.0, task.clusters))
-    found = contrasts(samples, confidence=confidence)
-    p_values = found.p_above(margin)
-    nearest = int(np.argmax(p_values))
-    return as_difference(_row(found, nearest)), nearest, float(p_values[nearest])
+def overfit_tests_of(
+    open_tasks: Sequence[TaskScores],
+    hidden_tasks: Sequence[TaskScores],
+    tested: IntArray,
+    baselines: IntArray,
+    *,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    confidence: float = CONFIDENCE,
+) -> list[OverfitTest]:
+    """`overfit_tests` of a whole board at once.
+
+    Args:
+        open_tasks, hidden_tasks: With the scores of everybody.
+        tested, baselines: Which rows are tested, and which are the baselines, at least one.
+        margin, level, confidence: As there.
+
+    Raises:
+        ValueError: When a suite has no items or no positive weight.
+    """
+    if len(tested) == 0:
+        return []
+    against = [
+        contrasts(_open_minus_hidden(open_tasks, hidden_tasks, tested, baseline), confidence=confidence)
+        for baseline in baselines
+    ]
+    gaps = contrasts(_open_minus_hidden(open_tasks, hidden_tasks, tested), confidence=confidence)
+    p_values = np.stack([found.p_above(margin) for found in against])  # (baselines, tested)
+    nearest = p_values.argmax(axis=0)
+    corrected = holm(p_values.max(axis=0))
+    return [
+        OverfitTest(
+            Interval(float(gaps.value[row]), float(gaps.low[row]), float(gaps.high[row])),
+            as_difference(_row(against[place], row)),
+            int(place),
+            p_value,
+            p_value <= level,
+        )
+        for row, (place, p_value) in enumerate(zip(nearest, corrected, strict=True))
+    ]
+
+
+def _open_minus_hidden(
+    open_tasks: Sequence[TaskScores], hidden_tasks: Sequence[TaskScores], rows: IntArray, less: int | None = None
+) -> list[Sample]:
+    """One contrast for each of these rows; less the same of another row, item by item, when one is named."""
+    samples = []
+    for sign, tasks in ((1.0, open_tasks), (-1.0, hidden_tasks)):
+        for task, share in zip(tasks, sign * shares(task.weight for task in tasks), strict=True):
+            values = task.scores[rows]
+            if less is None:
+                samples.append(Sample(values, float(share), clusters=task.clusters))
+            else:
+                samples.append(Sample(values - task.scores[less], float(share), -1.0, 1.0, task.clusters))
+    return samples
 
 
 def _row(found: Contrasts, index: int) -> Contrasts:
@@ -131,7 +172,7 @@ def _row(found: Contrasts, index: int) -> Contrasts:
     return Contrasts(*(getattr(found, name)[index : index + 1] for name in names))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float] | FloatArray) -> list[float]:
     """p-values corrected so that rejecting those at most α errs anywhere with probability at most α."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))

@@ -69,28 +69,38 @@ class _Distances:
         self._weight = weight
         sums, self._sizes = cluster_sums(task.scores, task.clusters)
         self._means = task.scores.mean(axis=1)
-        self._deviations = sums - self._sizes * self._means[:, None]  # (E, G)
-        self._is_clustered = len(self._sizes) < task.scores.shape[1]
-        self._items = task.scores - self._means[:, None]  # (E, items)
+        self._squares = _SquaredDistances(sums - self._sizes * self._means[:, None])
+        self._variances = None
+        if len(self._sizes) < task.scores.shape[1]:
+            scale = (task.scores.shape[1] - 1) ** -0.5
+            self._variances = _SquaredDistances((task.scores - self._means[:, None]) * scale)
 
     def summary(self, start: int, end: int) -> Summary:
         """Of the pairs whose first entry is one of start..end."""
         later = np.arange(start, end)[:, None] < np.arange(len(self._means))  # (end - start, E)
         mean = (self._means[start:end, None] - self._means)[later]
-        squares = _squared_distances(self._deviations, start, end)[later]
-        variance = np.zeros(len(mean))
-        if self._is_clustered:
-            variance = _squared_distances(self._items, start, end)[later] / (self._items.shape[1] - 1)
+        squares = self._squares.block(start, end)[later]
+        variance = np.zeros(len(mean)) if self._variances is None else self._variances.block(start, end)[later]
         return Summary(self._weight, -1.0, 1.0, self._sizes, mean, squares, variance)
 
 
-def _squared_distances(rows: FloatArray, start: int, end: int) -> FloatArray:
-    """Of the rows start..end to all rows (E, n): shape (end - start, E)."""
-    lengths = np.square(rows).sum(axis=1)
-    both = lengths[start:end, None] + lengths
-    found = both - 2.0 * rows[start:end] @ rows.T
-    # Two rows that are the same leave a rest of rounding, which must not pass for a variance.
-    return np.where(found > _ROUNDING * both, found, 0.0)
+class _SquaredDistances:
+    """Between rows of shape (E, n)."""
+
+    def __init__(self, rows: FloatArray) -> None:
+        self._rows = rows
+        self._lengths = np.square(rows).sum(axis=1)
+
+    def block(self, start: int, end: int) -> FloatArray:
+        """From the rows start..end to all rows, shape (end - start, E)."""
+        both = self._lengths[start:end, None] + self._lengths
+        found = self._rows[start:end] @ self._rows.T
+        found *= -2.0
+        found += both
+        # Two rows that are the same leave a rest of rounding, which must not pass for a variance.
+        both *= _ROUNDING
+        found[found <= both] = 0.0
+        return found
 
 
 def difference_values(task: TaskScores, first: IntArray, second: IntArray) -> FloatArray:

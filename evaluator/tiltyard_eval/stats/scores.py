@@ -7,7 +7,7 @@ import numpy as np
 
 from tiltyard_eval.results import Score
 from tiltyard_eval.stats.contrast import Contrasts, Sample, contrasts
-from tiltyard_eval.stats.types import CONFIDENCE, Interval, Stratum, TaskScores, shares, stack
+from tiltyard_eval.stats.types import CONFIDENCE, Interval, Stratum, TaskScores, checked, shares, stack
 
 _DIGITS = 9
 MIN_HEADROOM = 0.02
@@ -35,6 +35,19 @@ def score_strata(strata: Sequence[Stratum], *, confidence: float = CONFIDENCE) -
     value = math.fsum(stratum.weight * mean for stratum, mean in zip(strata, means, strict=True))
     value /= math.fsum(stratum.weight for stratum in strata)
     return _rounded(value, total), [_rounded(mean, one) for mean, one in zip(means, single, strict=True)]
+
+
+def score_entries(tasks: Sequence[TaskScores], *, confidence: float = CONFIDENCE) -> list[Interval]:
+    """The totals that `score_strata` gives, of all entries at once.
+
+    Raises:
+        ValueError: When there is nothing to score, or a score is not a number in 0..1.
+    """
+    weights = shares(task.weight for task in tasks)
+    found = contrasts(samples_of([checked(task) for task in tasks], weights), confidence=confidence)
+    low, high = np.maximum(found.low, 0.0), np.minimum(found.high, 1.0)
+    columns = [column.round(_DIGITS).tolist() for column in (found.value, low, high)]
+    return [Interval(*row) for row in zip(*columns, strict=True)]
 
 
 def normalised_score(

@@ -17,7 +17,7 @@ import numpy as np
 from tiltyard_eval.stats import Interval, Stratum, TaskScores
 from tiltyard_eval.stats.bootstrap import percentile_interval, resample_task_means
 from tiltyard_eval.stats.ranks import Ranking, rank_entries, rank_resampled
-from tiltyard_eval.stats.scores import normalised_score, score_strata
+from tiltyard_eval.stats.scores import normalised_score, score_entries
 from tiltyard_eval.stats.types import FloatArray, IntArray
 from tiltyard_eval.stats.wins import Nulls, win_rates
 
@@ -84,10 +84,7 @@ def apply_rule(scoring: Mapping[str, object], questions: Sequence[Question], bas
     if scoring["rule"] == "geometric_mean_of_win_rates":
         return _win_rates(ranked, scoring)
     tasks = [TaskScores(question.scores, question.share, question.clusters) for question in ranked]
-    entries = range(len(ranked[0].scores))
-    totals = [score_strata([q.stratum(entry, q.share) for q in ranked])[0] for entry in entries]
-    scores = [Interval(total.value, total.low, total.high) for total in totals]
-    return Scored(scores, _rank(tasks))
+    return Scored(score_entries(tasks), _rank(tasks))
 
 
 def _rank(tasks: Sequence[TaskScores]) -> Ranking:

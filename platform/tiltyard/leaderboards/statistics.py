@@ -6,16 +6,15 @@ Pure functions over arrays. What they give is stored as JSON (`refresh`), shown 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tiltyard.leaderboards.rules import Question, ScoringError, apply_rule
-from tiltyard_eval.stats import Interval, Stratum, TaskScores
+from tiltyard_eval.stats import Interval, TaskScores
 from tiltyard_eval.stats.bradley_terry import strengths_with_intervals
 from tiltyard_eval.stats.correlation import MIN_ENTRIES, rank_correlation
-from tiltyard_eval.stats.gap import MARGIN, OpenHidden, OverfitTest, overfit_tests
+from tiltyard_eval.stats.gap import MARGIN, OverfitTest, overfit_tests_of
 from tiltyard_eval.stats.power import TaskSize, measured_differences, planned_difference
 from tiltyard_eval.stats.ranks import Ranking
 from tiltyard_eval.stats.wins import win_rates
@@ -187,10 +186,7 @@ def _excesses(
     tested = [place for place in range(len(entrants)) if place not in references]
     if not (open_part and hidden_part and references and tested):
         return {}
-    parts = {
-        place: OpenHidden(_strata(open_part, place), _strata(hidden_part, place)) for place in chain(tested, references)
-    }
-    tests = overfit_tests([parts[place] for place in tested], [parts[place] for place in references])
+    tests = overfit_tests_of(_tasks(open_part), _tasks(hidden_part), np.array(tested), np.array(references))
     names = [entrants[place].name for place in references]
     return {place: _excess(test, names) for place, test in zip(tested, tests, strict=True)}
 
@@ -206,8 +202,8 @@ def _excess(test: OverfitTest, names: Sequence[str]) -> Excess:
     )
 
 
-def _strata(part: Sequence[Question], entry: int) -> list[Stratum]:
-    return [question.stratum(entry, question.part_share) for question in part]
+def _tasks(part: Sequence[Question]) -> list[TaskScores]:
+    return [TaskScores(question.scores, question.part_share, question.clusters) for question in part]
 
 
 def _counting(questions: Sequence[Question]) -> list[TaskScores]:
@@ -250,8 +246,8 @@ def _correlation(questions: Sequence[Question]) -> Range | None:
 def _detectable(questions: Sequence[Question]) -> dict[str, float]:
     parts = {
         "ranking": _counting(questions),
-        "open": [TaskScores(q.scores, q.part_share, q.clusters) for q in _part(questions, is_hidden=False)],
-        "hidden": [TaskScores(q.scores, q.part_share, q.clusters) for q in _part(questions, is_hidden=True)],
+        "open": _tasks(_part(questions, is_hidden=False)),
+        "hidden": _tasks(_part(questions, is_hidden=True)),
     }
     return {name: round(_smallest_difference(tasks), _DIGITS) for name, tasks in parts.items() if tasks}
 
