@@ -33,7 +33,7 @@ class Bench:
     is_tiny: bool = False
     mode: str = "max-autotune-no-cudagraphs"
     repetitions: int = 15
-    tokens: tuple[int, ...] = (2048, 8192, 16384)  # of the MLP block
+    tokens: tuple[int, ...] = (2048, 8192, 16384)  # of the MLP and the projections
     ranks: tuple[int, ...] = (16, 64)  # of the LoRA steps
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -99,6 +99,8 @@ class Bench:
         return True
 
     def keep(self, what: str, row: dict[str, Any]) -> None:
+        if any("compile" in name for name in row.get("ms", {})):
+            row["compile_mode"] = self.mode
         self.rows[what] = row
         ms = " ".join(f"{name} {value:.4g}" for name, value in row.get("ms", {}).items())
         print(what, ms, *(f"[{name}: {text}]" for name, text in row.get("errors", {}).items()), flush=True)

@@ -205,3 +205,89 @@ def mlp(bench: Bench) -> None:
             bench.compare(
                 f"MLP {name} T={tokens} forward+backward", calls, in_graphs=False, facts={"flop": 3 * facts["flop"]}
             )
+
+
+def eager_projections(  # noqa: PLR0917  # the block's tensors
+    h: torch.Tensor,
+    gain: torch.Tensor,
+    qkv: torch.Tensor,
+    o: torch.Tensor,
+    out: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    rotated: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What stands around a Llama's attention: norm, QKV and RoPE, as transformers has it; output and residual."""
+    y = torch.nn.functional.rms_norm(h, (h.shape[1],), gain, EPS) @ qkv.t()
+    heads = y[:, :rotated].unflatten(1, (-1, 2 * cos.shape[1]))  # type: ignore[no-untyped-call]
+    left, right = heads.chunk(2, 2)
+    turned = (
+        heads * torch.cat((cos, cos), 1)[:, None] + torch.cat((-right, left), 2) * torch.cat((sin, sin), 1)[:, None]
+    )
+    return torch.cat((turned.flatten(1), y[:, rotated:]), 1), h + o @ out.t()
+
+
+def fused_projections(  # noqa: PLR0917  # as above
+    h: torch.Tensor,
+    rstd: torch.Tensor,
+    qkv: torch.Tensor,
+    o: torch.Tensor,
+    out: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    rotated: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    y = blocks.qkv_projection(h, rstd, qkv, cos, sin, rotated=rotated)
+    return y, blocks.output_projection(o, out, h, eps=EPS)[0]
+
+
+def projections(bench: Bench) -> None:
+    """Attention's two projections as a block, attention itself left out: forward, and with backward, all trained.
+
+    D 4096: 32 heads of 128 on 8; D 2048: 32 of 64 on 8, as Llama's 8B and 1B.
+    """
+    compiled = bench.compiled(eager_projections)
+    sizes = {"tiny": (32, 4, 8)} if bench.is_tiny else {"8B": (4096, 32, 128), "1B": (2048, 32, 64)}
+    for name, (d, heads, head_dim) in sizes.items():
+        turned, columns = (heads + heads // 4) * head_dim, (heads + heads // 2) * head_dim
+        qkv, out = bench.randn(columns, d, scale=d**-0.5), bench.randn(d, d, scale=d**-0.5)
+        gain = torch.ones(d, device=bench.device, dtype=bench.dtype)
+        for tokens in (16,) if bench.is_tiny else bench.tokens:
+            h, o, dh = (bench.randn(tokens, d) for _ in range(3))
+            dy = bench.randn(tokens, columns)
+            frequencies = 500_000.0 ** (-torch.arange(0, head_dim, 2, device=bench.device) / head_dim)
+            angle = torch.arange(tokens, device=bench.device)[:, None] * frequencies
+            cos, sin = angle.cos(), angle.sin()
+            tables = (cos.to(bench.dtype), sin.to(bench.dtype), turned)  # as transformers has them in a bf16 model
+            rstd = blocks.rstd_of(h, EPS)
+            facts = {"flop": 2.0 * tokens * d * (columns + d)}
+            with torch.no_grad():
+                calls = {"ours": partial(fused_projections, h, rstd, qkv, o, out, cos, sin, turned)}
+                calls["eager"] = partial(eager_projections, h, gain, qkv, o, out, *tables)
+                calls["compile"] = partial(compiled, h, gain, qkv, o, out, *tables)
+                calls["its products"] = partial(_both, h, qkv, o, out)
+                bench.compare(f"projections {name} T={tokens} forward", calls, facts=facts)
+            plain = [x.detach().requires_grad_() for x in (h, gain, qkv, o, out)]
+            ours = [x.detach().requires_grad_(x is not rstd) for x in (h, rstd, qkv, o, out)]
+            pairs = {
+                "ours": (fused_projections, ours, (cos, sin, turned)),
+                "eager": (eager_projections, plain, tables),
+                "compile": (compiled, plain, tables),
+            }
+            calls = {
+                what: partial(_projection_gradients, function, leaves, others, (dy, dh))
+                for what, (function, leaves, others) in pairs.items()
+            }
+            bench.compare(
+                f"projections {name} T={tokens} forward+backward",
+                calls,
+                in_graphs=False,
+                facts={"flop": 3 * facts["flop"]},
+            )
+
+
+def _projection_gradients(
+    function: Any, leaves: list[torch.Tensor], others: tuple[Any, ...], gradients_of: tuple[torch.Tensor, ...]
+) -> Any:
+    y = function(*leaves, *others)
+    return torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], gradients_of)

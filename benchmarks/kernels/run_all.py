@@ -34,6 +34,7 @@ PARTS = {
     "head": training.head,
     "mainloop": products.mainloop,
     "mlp": products.mlp,
+    "projections": products.projections,
     "few-rows": products.few_rows,
     "crossover": products.crossover,
     "first-call": training.first_call,
@@ -43,6 +44,8 @@ BARS = [
     ("product ", "cuBLAS", 0.97),
     ("MLP 8B", "compile", 1.05),
     ("MLP 1B", "compile", 1.12),
+    ("projections 8B", "compile", 1.05),
+    ("projections 1B", "compile", 1.12),
     ("head ", "compile", 1.15),
     ("head ", "Liger", 1.15),
     ("head ", "CCE", 1.15),
@@ -121,7 +124,9 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be given again")
     parser.add_argument("--budget-s", type=float, default=540.0, help="no row is started after so many seconds")
     parser.add_argument("--mode", default="max-autotune-no-cudagraphs", help="of torch.compile")
-    parser.add_argument("--tokens", type=int, action="append", help="of the MLP block; default 2048, 8192 and 16384")
+    parser.add_argument(
+        "--tokens", type=int, action="append", help="of MLP and projections; default 2048, 8192 and 16384"
+    )
     parser.add_argument("--rank", type=int, action="append", help="of the LoRA steps; default 16 and 64")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU; measures nothing")
     options = parser.parse_args()

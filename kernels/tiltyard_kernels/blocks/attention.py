@@ -13,6 +13,7 @@ import torch
 
 from tiltyard_kernels.blocks import programs
 from tiltyard_kernels.blocks.mlp import norm_linear_backward
+from tiltyard_kernels.blocks.rows import rotate_back
 from tiltyard_kernels.epilogue import Epilogue
 from tiltyard_kernels.gemm import gemm, matmul
 
@@ -95,10 +96,10 @@ class _QkvProjection(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         h, rstd, weight, cos, sin, y = ctx.saved_tensors
-        dot = (y.to(rstd.dtype) * dy.to(rstd.dtype)).sum(1)
-        dz = rotate(dy, cos, -sin, ctx.rotated)
+        heads = ctx.rotated // (2 * cos.shape[1])
+        dz, dot = rotate_back(dy.contiguous(), y, cos, sin, heads, is_paired=True)
         dh, dweight = norm_linear_backward(
-            dz, weight, h=h, dy=torch.zeros_like(h), rstd=rstd, dot=dot, needs_weight=ctx.needs_input_grad[2]
+            dz, weight, h=h, dy=None, rstd=rstd, dot=dot, needs_weight=ctx.needs_input_grad[2]
         )
         return dh, None, dweight, None, None, None
 

@@ -19,6 +19,13 @@ _PROGRAMS = {
     "silu": (programs.swiglu, programs.swiglu_backward, programs.swiglu_alone),
     "gelu_tanh": (programs.geglu, programs.geglu_backward, programs.geglu_alone),
 }
+# By whether there is a residual beside the norm, and whether the linear after it is trained.
+_THROUGH_NORM = {
+    (True, True): programs.norm_backward_trained,
+    (True, False): programs.norm_backward,
+    (False, True): programs.norm_backward_alone_trained,
+    (False, False): programs.norm_backward_alone,
+}
 
 
 def rstd_of(h: torch.Tensor, eps: float) -> torch.Tensor:
@@ -96,14 +103,15 @@ def norm_linear_backward(
     weight: torch.Tensor,
     *,
     h: torch.Tensor,
-    dy: torch.Tensor,
+    dy: torch.Tensor | None,
     rstd: torch.Tensor,
     dot: torch.Tensor,
     needs_weight: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Through z = rstd ⊙ (h · weightᵀ) and the residual beside it: (dh, dweight). `dot` (M,) is Σ z·dz of each row."""
-    pull = rstd.square() * dot / h.shape[1]
-    if not needs_weight:
-        return gemm(dz, weight, programs.norm_backward, h=h, dy=dy, rstd=rstd, pull=pull)["dh"], None
-    results = gemm(dz, weight, programs.norm_backward_trained, h=h, dy=dy, rstd=rstd, pull=pull)
-    return results["dh"], matmul(dz.t(), results["normed"])
+    """Through z = rstd ⊙ (h · weightᵀ), and the residual beside it unless dy is None: (dh, dweight). `dot` (M,) is
+    Σ z·dz of each row."""
+    operands = {"h": h, "rstd": rstd, "pull": rstd.square() * dot / h.shape[1]}
+    if dy is not None:
+        operands["dy"] = dy
+    results = gemm(dz, weight, _THROUGH_NORM[dy is not None, needs_weight], **operands)  # type: ignore[arg-type]  # by name
+    return results["dh"], matmul(dz.t(), results["normed"]) if needs_weight else None

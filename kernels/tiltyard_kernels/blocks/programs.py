@@ -174,6 +174,22 @@ def norm_backward_trained(acc: Value, h: Value, dy: Value, rstd: Value, pull: Va
     return {"dh": dy + rstd * acc - pull * h, "normed": normed, "gain": normed * acc}
 
 
+@epilogue(loads={"h": tile(), "rstd": per_row(), "pull": per_row()}, stores={"dh": store()})
+def norm_backward_alone(acc: Value, h: Value, rstd: Value, pull: Value) -> Results:
+    """`norm_backward` without a residual beside it."""
+    return {"dh": rstd * acc - pull * h}
+
+
+@epilogue(
+    loads={"h": tile(), "rstd": per_row(), "pull": per_row()},
+    stores={"dh": store(), "normed": store()},
+)
+def norm_backward_alone_trained(acc: Value, h: Value, rstd: Value, pull: Value) -> Results:
+    """And with rstd ⊙ h for dW."""
+    normed = rstd * h
+    return {"dh": rstd * acc - pull * h, "normed": normed}
+
+
 @epilogue(
     loads={"h": tile(), "dy": tile(), "rstd": per_row(), "pull": per_row(), "gain": per_column()},
     stores={"dh": store()},

@@ -37,24 +37,33 @@ def rotate_half(
 
 
 def rotate_back(
-    dy: torch.Tensor, y: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int
+    dy: torch.Tensor, y: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, *, is_paired: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(dy rotated back, Σ y · dy of each row in float32)."""
-    turned, dot = _rotated(dy, cos, sin, heads, -1.0, y)
+    """(dy rotated back, Σ y · dy of each row in float32). `is_paired`: neighbouring columns turn together (`layouts`),
+    in place of a head's two halves."""
+    turned, dot = _rotated(dy, cos, sin, heads, -1.0, y, is_paired=is_paired)
     assert dot is not None  # noqa: S101  # asked for
     return turned, dot
 
 
 def _rotated(  # noqa: PLR0917  # both directions' arguments
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, sign: float, y: torch.Tensor | None
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    heads: int,
+    sign: float,
+    y: torch.Tensor | None,
+    *,
+    is_paired: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     half = cos.shape[1]
     if not (runs_in_triton(x) and x.dtype != torch.float64 and x.numel()):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         turned = wide.clone()
-        left, right = wide[:, : heads * 2 * half].unflatten(1, (heads, 2, half)).unbind(2)  # type: ignore[no-untyped-call]
+        shape, pair = ((heads, half, 2), 3) if is_paired else ((heads, 2, half), 2)
+        left, right = wide[:, : heads * 2 * half].unflatten(1, shape).unbind(pair)  # type: ignore[no-untyped-call]
         c, s = cos[:, None, :].to(wide.dtype), sign * sin[:, None, :].to(wide.dtype)
-        both = torch.stack((left * c - right * s, right * c + left * s), 2)
+        both = torch.stack((left * c - right * s, right * c + left * s), pair)
         turned[:, : heads * 2 * half] = both.flatten(1)
         return turned.to(x.dtype), None if y is None else (wide * y).sum(1)
     from tiltyard_kernels.device.rows import rotary_kernel  # noqa: PLC0415  # only where Triton is there
@@ -76,6 +85,7 @@ def _rotated(  # noqa: PLR0917  # both directions' arguments
         HALF=half,
         BLOCK=1 << (half - 1).bit_length(),
         HAS_DOT=y is not None,
+        PAIRED=is_paired,
         num_warps=1,
     )
     return out, dot

@@ -39,8 +39,10 @@ def rotary_kernel(
     HALF: tl.constexpr,
     BLOCK: tl.constexpr,  # a power of two of at least HALF
     HAS_DOT: tl.constexpr,
+    PAIRED: tl.constexpr,
 ):
-    """Rotate the first half of each head against its second, as Hugging Face's Llama does; other columns are copied."""
+    """Rotate the first half of each head against its second, as Hugging Face's Llama does, or if PAIRED its even
+    columns against its odd ones; other columns are copied."""
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK)
     inside = lane < HALF
@@ -48,16 +50,33 @@ def rotary_kernel(
     s = tl.load(sin + row * HALF + lane, mask=inside, other=0.0).to(tl.float32) * sign
     total = tl.zeros((BLOCK,), tl.float32)
     for head in range(N // (2 * HALF)):
-        first = row * N + head * 2 * HALF + lane
-        left = tl.load(x + first, mask=inside, other=0.0).to(tl.float32)
-        right = tl.load(x + first + HALF, mask=inside, other=0.0).to(tl.float32)
+        first = row * N + head * 2 * HALF
+        left, right = _two_sides(x + first, HALF, BLOCK, PAIRED)
         if HAS_DOT:
-            total += left * tl.load(y + first, mask=inside, other=0.0).to(tl.float32)
-            total += right * tl.load(y + first + HALF, mask=inside, other=0.0).to(tl.float32)
+            y_left, y_right = _two_sides(y + first, HALF, BLOCK, PAIRED)
+            total += left * y_left + right * y_right
         is_rotated = head < HEADS
-        new_left = tl.where(is_rotated, left * c - right * s, left)
-        new_right = tl.where(is_rotated, right * c + left * s, right)
-        tl.store(out + first, new_left.to(out.dtype.element_ty), mask=inside)
-        tl.store(out + first + HALF, new_right.to(out.dtype.element_ty), mask=inside)
+        new_left = tl.where(is_rotated, left * c - right * s, left).to(out.dtype.element_ty)
+        new_right = tl.where(is_rotated, right * c + left * s, right).to(out.dtype.element_ty)
+        if PAIRED:
+            both = tl.arange(0, 2 * BLOCK)
+            tl.store(out + first + both, tl.interleave(new_left, new_right), mask=both < 2 * HALF)
+        else:
+            tl.store(out + first + lane, new_left, mask=inside)
+            tl.store(out + first + HALF + lane, new_right, mask=inside)
     if HAS_DOT:
         tl.store(dot + row, tl.sum(total, 0))
+
+
+@triton.jit
+def _two_sides(x, HALF: tl.constexpr, BLOCK: tl.constexpr, PAIRED: tl.constexpr):
+    """What turns against each other in one head, float32."""
+    if PAIRED:
+        both = tl.arange(0, 2 * BLOCK)
+        value = tl.load(x + both, mask=both < 2 * HALF, other=0.0).to(tl.float32)
+        left, right = tl.split(tl.reshape(value, (BLOCK, 2)))
+    else:
+        lane = tl.arange(0, BLOCK)
+        left = tl.load(x + lane, mask=lane < HALF, other=0.0).to(tl.float32)
+        right = tl.load(x + HALF + lane, mask=lane < HALF, other=0.0).to(tl.float32)
+    return left, right
