@@ -102,10 +102,13 @@ def _accumulator(x: torch.Tensor) -> tuple[torch.dtype, Any]:
     return (torch.float64, tl.float64) if x.dtype == torch.float64 else (torch.float32, tl.float32)
 
 
-def _blocks(rank: int) -> tuple[int, int, int]:
-    """(RANK, rows, columns) of a kernel's tiles: the fewer the more an adapter's part takes of the registers."""
+def _blocks(rank: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """(RANK, rows, columns, warps) of a kernel's tiles: the smaller the more an adapter takes of the registers, which
+    in float32, multiplied without tensor cores, is most."""
     padded = max(16, 1 << (rank - 1).bit_length())
-    return padded, 64 if padded <= 64 else 32, 64 if padded <= 128 else 32
+    if dtype.itemsize > 2:
+        return padded, 16, 16 if padded > 64 else 32, 8
+    return padded, 64 if padded <= 64 else 32, 64 if padded <= 128 else 32, 4 if padded <= 256 else 8
 
 
 def _split(extent: int, block: int, programs: int, device: torch.device) -> tuple[int, int]:
@@ -145,7 +148,7 @@ def _dropped_projection(
     wide, acc = _accumulator(x)
     for index, span in _spans(ranks) if p.numel() else ():
         rank = ranks[index]
-        padded, block_m, block_k = _blocks(rank)
+        padded, block_m, block_k, warps = _blocks(rank, a.dtype)
         programs = -(-rows // block_m)
         splits, length = _split(columns, block_k, programs, x.device)
         partial = x.new_empty(splits, rows, rank, dtype=wide)
@@ -167,6 +170,7 @@ def _dropped_projection(
             BLOCK_M=block_m,
             BLOCK_K=block_k,
             ACC=acc,
+            num_warps=warps,
         )
         p[:, span] = partial.sum(0)
     return p
@@ -192,7 +196,7 @@ def _dropped_gradients(  # noqa: PLR0917  # the operator's arguments
     wide, acc = _accumulator(a)
     for index, span in _spans(ranks):
         rank = ranks[index]
-        padded, block_m, block_k = _blocks(rank)
+        padded, block_m, block_k, warps = _blocks(rank, a.dtype)
         programs = -(-columns // block_k)
         splits, length = _split(rows, block_m, programs, a.device)
         partial = a.new_empty(splits, rank, columns, dtype=wide) if x is not None else a
@@ -220,6 +224,7 @@ def _dropped_gradients(  # noqa: PLR0917  # the operator's arguments
             HAS_DA=x is not None,
             ADDS=index > 0,
             ACC=acc,
+            num_warps=warps,
         )
         if x is not None:
             da[span] = partial.sum(0)
