@@ -2,7 +2,7 @@
 
 A board is kept under the key of everything that it is made from (`keys.py`, and the statistics' own fingerprint), which
 is read anew for each request: it is shown for as long as it is right, and what is withheld from a viewer has another
-key. Only what no key names, a participant's new name, may be up to AGE_MAX_S old. When a board has changed, the first
+key. Only what somebody changed in the database by hand may be up to AGE_MAX_S old. When a board has changed, the first
 who asks makes it anew, and who asks meanwhile is shown the one before, if what may be shown is the same.
 
 What is made of a board, such as the rows of its page, is kept with it (`Kept.made`) and goes with it.
@@ -26,7 +26,7 @@ from tiltyard.leaderboards.models import BoardStatistics
 # In all boards of one process together: 3 KB each, 90 MB. With fewer than the site has, boards push each other out, and
 # making one of two thousand entries anew takes a quarter of a second.
 ENTRIES_MAX: Final = 30_000
-AGE_MAX_S: Final = 60.0
+AGE_MAX_S: Final = 600.0
 WAIT_S: Final = 2.0  # for who makes the board anew, before one makes it oneself
 _MADE_MAX: Final = 40  # parts of one board, up to 100 KB each
 T = TypeVar("T")

@@ -11,15 +11,16 @@ from itertools import groupby
 from django.core.paginator import Page
 from django.template.loader import render_to_string
 from django.utils.functional import cached_property
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
 from tiltyard.competitions.columns import Column
 from tiltyard.leaderboards.board import Board, Entry
 from tiltyard.leaderboards.figures import in_words
 from tiltyard.leaderboards.kept import Kept
-from tiltyard.web.scatter import Measured, Plot, plot, with_own
+from tiltyard.web.scatter import Measured, Plot, own_point, plot
 
 PAGE_ENTRIES = 50
+_OWN_PLACE = SafeString("<!-- own -->")  # in the plot that is the same for everybody; entries' names are escaped
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,14 @@ class BoardPage:
         if self._page.number > 1 or self._choice.search or self._choice.sort:
             return None
         drawn: Plot = self._kept.made("plot", lambda: plot(_measured(self.board.entries)))
-        if not drawn.is_empty and self._mine is not None:
-            return _draw(with_own(drawn, _measured([self._mine])))
-        return None if drawn.is_empty else self._kept.made("drawn", lambda: _draw(drawn))
+        if drawn.is_empty:
+            return None
+        svg: SafeString = self._kept.made("drawn", lambda: _draw(drawn))
+        points = [] if self._mine is None else [own_point(drawn, one) for one in _measured([self._mine])]
+        own = "".join(
+            render_to_string("competition/_scatter_point.html", {"point": point}) for point in points if point
+        )
+        return mark_safe(svg.replace(_OWN_PLACE, own))  # noqa: S308  both are rendered templates
 
     def _row(self, entry: Entry, *, is_mine: bool = False) -> SafeString:
         context = {
@@ -184,7 +190,7 @@ def _figure(column: Column, entry: Entry) -> Figure:
 
 
 def _draw(drawn: Plot) -> SafeString:
-    return render_to_string("competition/_scatter.html", {"plot": drawn})
+    return render_to_string("competition/_scatter.html", {"plot": drawn, "own_place": _OWN_PLACE})
 
 
 def _measured(entries: Sequence[Entry]) -> list[Measured]:

@@ -7,7 +7,7 @@ of very many the rest is one path, because two thousand links would weigh half a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 LEFT, RIGHT, TOP, BOTTOM = 80.0, 622.0, 16.0, 490.0
@@ -87,11 +87,11 @@ def plot(entries: Sequence[Measured]) -> Plot:
     return Plot(points, crowd, ticks)
 
 
-def with_own(drawn: Plot, own: Sequence[Measured]) -> Plot:
-    """The same with the visitor's own entry named."""
-    shown = {point.measured.url for point in drawn.points if point.is_named}
-    added = [_point(entry, []) for entry in own if entry.url not in shown]
-    return replace(drawn, points=[*drawn.points, *added])
+def own_point(drawn: Plot, own: Measured) -> Point | None:
+    """The visitor's own entry with its label, to lie on top; None when it has one already."""
+    if any(point.is_named and point.measured.url == own.url for point in drawn.points):
+        return None
+    return _point(own, [])
 
 
 def _named(entries: Sequence[Measured]) -> set[int]:

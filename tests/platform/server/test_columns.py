@@ -194,3 +194,19 @@ def bundle_with(tmp_path: Path, track: dict[str, object]) -> Path:
     document["tracks"][0] |= track
     (directory / "competition.yaml").write_text(yaml.safe_dump(document))
     return directory
+
+
+def test_a_kept_board_shows_a_new_name(speed: Site, now: datetime) -> None:
+    person = speed.owner
+    speed.track.refresh_from_db()
+    name, revision = person.username, speed.track.board_revision
+    person.save(update_fields=["last_login"])
+    speed.track.refresh_from_db()
+    assert speed.track.board_revision == revision
+    assert name in {entry.owner_name for entry in kept_board(speed.competition, speed.track, now=now).board.entries}
+    person.username = "countess"
+    person.save()
+    speed.track.refresh_from_db()
+    found = {entry.owner_name for entry in kept_board(speed.competition, speed.track, now=now).board.entries}
+    assert "countess" in found
+    assert name not in found

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tiltyard.web.scatter import BOTTOM, LEFT, RIGHT, TOP, Measured, plot, with_own
+from tiltyard.web.scatter import BOTTOM, LEFT, RIGHT, TOP, Measured, own_point, plot
 from tiltyard.web.templatetags.tiltyard_web import duration, gap_interval, interval, percent, signed_percent, size
 
 
@@ -60,8 +60,10 @@ def test_of_very_many_entries_the_plain_dots_are_one_path_and_ones_own_is_named(
     assert len(drawn.points) == 8
     assert drawn.crowd.count("h0") <= 1992
     assert len(drawn.crowd) < 40_000
-    assert [point.measured.label for point in with_own(drawn, [entries[700]]).points][-1] == "entry 700"
-    assert with_own(drawn, [entries[0]]).points == drawn.points, "it has its name already"
+    own = own_point(drawn, entries[700])
+    assert own is not None
+    assert own.label == "entry 700"
+    assert own_point(drawn, entries[0]) is None, "it has its name already"
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0.0"), (0.6238, "62.4"), (1.0, "100.0"), (None, "–")])
