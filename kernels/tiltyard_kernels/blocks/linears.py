@@ -46,48 +46,52 @@ def as_linear(module: Any, names: Sequence[str] | None = None) -> Linear | None:
     `names` is peft's `adapter_names`, one for each sample; without it the active adapters count. The module's own hooks
     are not looked at: see `adapter_names`.
     """
-    if not hasattr(module, "lora_A"):
+    parts = module._modules  # past nn.Module's own look-up, which at seven linears a layer is what this takes
+    if "lora_A" not in parts:
         return Linear(module.weight, module.bias) if isinstance(module, nn.Linear) else None
-    base = module.base_layer
-    if not isinstance(base, nn.Linear) or has_hooks(base) or getattr(module, "fan_in_fan_out", False):
+    base = parts["base_layer"]
+    if not isinstance(base, nn.Linear) or has_hooks(base) or module.__dict__.get("fan_in_fan_out", False):
         return None
-    plain = Linear(base.weight, base.bias)
     if module.disable_adapters or module.merged:
         # With both peft unmerges; with names and merged adapters it raises.
         is_plain = not module.merged or (not module.disable_adapters and names is None)
-        return plain if is_plain else None
-    active = module.active_adapters if names is None else dict.fromkeys(names)
-    found = [name for name in active if name in module.lora_A]
-    if found and base.weight.requires_grad:
-        return None
-    return _adapted(plain, module, found, names) if found else plain
+        return Linear(base.weight, base.bias) if is_plain else None
+    known = parts["lora_A"]._modules
+    found = [name for name in (module.active_adapters if names is None else dict.fromkeys(names)) if name in known]
+    if not found:
+        return Linear(base.weight, base.bias)
+    return None if base.weight.requires_grad else _adapted(module, base, found, names)
 
 
-def _adapted(plain: Linear, module: Any, found: list[str], names: Sequence[str] | None) -> Linear | None:
-    """`plain` with the adapters of these names, if they are what the products take."""
+def _adapted(module: Any, base: nn.Linear, found: list[str], names: Sequence[str] | None) -> Linear | None:
+    """The base with the adapters of these names, if they are what the products take."""
+    parts = module._modules
+    every_a, every_b, dropouts = (parts[name]._modules for name in ("lora_A", "lora_B", "lora_dropout"))
     adapters: list[Adapter] = []
-    bias = plain.bias
+    bias, rank = base.bias, 0
     for name in found:
-        a, b, rate = module.lora_A[name], module.lora_B[name], _rate(module.lora_dropout[name])
+        a, b, rate = every_a[name], every_b[name], _rate(dropouts[name])
         if rate is None or not (_is_plain(a) and _is_plain(b)):
             return None
-        scale = float(module.scaling[name])
-        adapters.append(Adapter(a.weight, b.weight, scale, rate))
+        adapter = Adapter(a.weight, b.weight, float(module.scaling[name]), rate)
+        adapters.append(adapter)
+        rank += adapter.a.shape[0]
         if b.bias is not None:
             if names is not None:
                 return None
-            bias = b.bias * scale if bias is None else bias + b.bias * scale
-    if sum(adapter.a.shape[0] for adapter in adapters) > RANK_MAX:
+            bias = b.bias * adapter.scale if bias is None else bias + b.bias * adapter.scale
+    if rank > RANK_MAX:
         return None
-    made = replace(plain, bias=bias, adapters=tuple(adapters))
+    magnitude = samples = None
     if names is not None:
         places = {name: index for index, name in enumerate(found)}
-        made = replace(made, samples=tuple(places.get(name, -1) for name in names))
-    variants = [name for name in found if name in module.lora_variant]
-    if not variants:
-        return made
-    is_dora = len(found) == 1 and names is None and bias is plain.bias and module.use_dora.get(found[0], False)
-    return replace(made, magnitude=module.lora_magnitude_vector[found[0]].weight) if is_dora else None
+        samples = tuple(places.get(name, -1) for name in names)
+    if any(name in module.lora_variant for name in found):
+        is_alone = len(found) == 1 and names is None and bias is base.bias
+        if not is_alone or not module.use_dora.get(found[0], False):
+            return None
+        magnitude = module.lora_magnitude_vector[found[0]].weight
+    return Linear(base.weight, bias, tuple(adapters), magnitude, samples)
 
 
 def _is_plain(module: Any) -> bool:
