@@ -3,8 +3,8 @@
 Where an upload stands is the server's to say; which upload a file belongs to is remembered in the cache folder, by
 server, competition, track and the file's path, size and time, or its hash where it was made for this one call. So the
 same command, given again, goes on where the last one stopped. The checksum that goes with a piece is the SHA-256 of the
-file up to the piece's end: the file is read and hashed once, while it is sent, and the last piece's is that of the
-whole.
+file up to the piece's end: the file is hashed once, some pieces ahead of what is sent, and the last piece's is that of
+the whole. A piece is read anew to be sent, from the kernel's cache as a rule: no more than a block of it is in memory.
 """
 
 import base64
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,14 +22,15 @@ from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.upload_memory import UploadMemory
 
 SINGLE_REQUEST_BYTES_MAX: Final = 8 << 20  # what is smaller goes in one request
-PIECE_BYTES: Final = 64 << 20  # two of them are in memory
+PIECE_BYTES: Final = 64 << 20
+_AHEAD_BYTES: Final = 512 << 20  # hashed before they are sent, so that the time of a pause is not lost
 _BLOCK_BYTES: Final = 256 << 10
-_ATTEMPTS_MAX: Final = 14  # without a byte of progress between them; almost two minutes in all
+_HASH_BYTES: Final = 1 << 20
+_ATTEMPTS_MAX: Final = 44  # without a byte of progress between them; two minutes in all
 _DAMAGED_MAX: Final = 5  # pieces of one file; more is no accident of the line
 _PAUSE_MIN_S: Final = 0.1
-_PAUSE_MAX_S: Final = 30.0
-_PAUSE_GROWTH: Final = 1.6
-_CHECK_PAUSE_S: Final = 0.3
+_PAUSE_GROWTH: Final = 1.12  # of the time that a server is away, an eighth is waited too long, at most
+_CHECK_PAUSE_MAX_S: Final = 1.0
 _CHECK_WAIT_S: Final = 30 * 60.0  # 50 GB are read and unpacked in some minutes, and other files may come first
 _LOCATION: Final = re.compile(r"/uploads/[0-9a-f-]{36}")
 _TUS: Final = {"Tus-Resumable": "1.0.0"}
@@ -58,7 +58,7 @@ class ResumableUpload:
         """Upload the whole file and wait until the server has checked it.
 
         Args:
-            path: Read once, while it is sent; must not change meanwhile.
+            path: Must not change while it is sent.
             metadata: `competition`, `filename` and, optionally, `track`.
             on_offset: Told how many bytes the server has.
             sha256: The file's, where a later call will send the same content under another path.
@@ -74,7 +74,7 @@ class ResumableUpload:
         attempts = 0
         with _Pieces(path, size_bytes, memory) as pieces:
             while offset < size_bytes:
-                reached, trouble = self._send_piece(pieces.at(offset), place, offset)
+                reached, trouble = self._send_piece(pieces.at(offset), place)
                 attempts = 0 if reached > offset else attempts + 1
                 offset = reached
                 on_offset(offset)
@@ -123,19 +123,20 @@ class ResumableUpload:
         if attempts >= _ATTEMPTS_MAX:
             raise CliError(f"{trouble} {standing}: give the same command again to send the rest.", ExitCode.UNREACHABLE)
         pause_s = _pause_s(attempts)
-        self._say(f"{trouble} Trying again in {pause_s:.1f} s; nothing is lost.")
+        if attempts <= 1 or pause_s >= 1:  # else line would follow on line
+            self._say(f"{trouble} Trying again in {pause_s:.1f} s; nothing is lost.")
         time.sleep(pause_s)
 
-    def _send_piece(self, piece: "_Piece", place: str, offset: int) -> tuple[int, str]:
+    def _send_piece(self, piece: "_Piece", place: str) -> tuple[int, str]:
         """Send one piece: where the upload stands then, and what went wrong on the way, or an empty text."""
         headers = _TUS | {
             "Content-Type": "application/offset+octet-stream",
-            "Content-Length": str(len(piece.content)),
-            "Upload-Offset": str(offset),
+            "Content-Length": str(piece.end_bytes - piece.start_bytes),
+            "Upload-Offset": str(piece.start_bytes),
             "Upload-Prefix-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(piece.prefix_sha256)).decode()}:",
         }
         try:
-            response = self._http.patch(f"{self._server}{place}", headers=headers, content=_blocks(piece.content))
+            response = self._http.patch(f"{self._server}{place}", headers=headers, content=piece.blocks())
             if response.status_code == 204:
                 return _offset(response), ""
             if response.status_code not in _PASSING:
@@ -146,7 +147,7 @@ class ResumableUpload:
             trouble = f"The server answered with status {response.status_code}."
         except httpx.TransportError as error:
             trouble = f"The connection broke ({error or type(error).__name__})."
-        return self._standing(place, offset), trouble
+        return self._standing(place, piece.start_bytes), trouble
 
     def _standing(self, place: str, offset: int) -> int:
         """What the server has by now; what was known before, when it does not answer."""
@@ -163,7 +164,7 @@ class ResumableUpload:
 
         A file that is held may be so since an earlier call: the server is asked once to try again.
         """
-        attempts = 0
+        attempts = asked = 0
         is_held = False
         deadline = time.monotonic() + _CHECK_WAIT_S
         while attempts < _ATTEMPTS_MAX and time.monotonic() < deadline:
@@ -185,7 +186,8 @@ class ResumableUpload:
                 continue
             if state not in {"checking", "receiving"}:
                 raise CliError(str(found.get("detail") or "The server refused the file."), ExitCode.USAGE, status=422)
-            time.sleep(_CHECK_PAUSE_S)
+            asked += 1
+            time.sleep(min(_CHECK_PAUSE_MAX_S, _pause_s(asked)))
         is_away = attempts >= _ATTEMPTS_MAX
         trouble = "does not answer" if is_away else f"has not checked it within {_CHECK_WAIT_S / 60:.0f} minutes"
         raise CliError(
@@ -203,12 +205,26 @@ class ResumableUpload:
 
 @dataclass(frozen=True)
 class _Piece:
-    content: memoryview
+    path: Path
+    start_bytes: int
+    end_bytes: int
     prefix_sha256: str  # of the file up to the piece's end
+
+    def blocks(self) -> Iterator[bytes]:
+        """Small ones: the HTTP library copies what is left of one each time the socket has taken a part of it."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start_bytes)
+            left = self.end_bytes - self.start_bytes
+            while left:
+                block = file.read(min(left, _BLOCK_BYTES))
+                if not block:
+                    raise _shorter(self.path)
+                left -= len(block)
+                yield block
 
 
 class _Pieces:
-    """The file's pieces; while one is sent, a thread reads and hashes the next.
+    """The file's pieces; while one is sent, a thread hashes those that follow.
 
     They end at whole multiples of PIECE_BYTES, wherever they begin, so that each end is hashed once.
     """
@@ -218,7 +234,8 @@ class _Pieces:
         self._size_bytes = size_bytes
         self._memory = memory
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._next: tuple[int, Future[_Piece]] | None = None
+        self._jobs: dict[int, Future[None]] = {}  # by the end that is to be hashed
+        self._planned_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -228,48 +245,39 @@ class _Pieces:
 
     def at(self, offset: int) -> _Piece:
         """The piece that starts there."""
-        ahead, self._next = self._next, None
-        if ahead is None or ahead[0] != offset:
-            ahead = offset, self._thread.submit(self._read, offset)
-        piece = ahead[1].result()
-        following = offset + len(piece.content)
-        if following < self._size_bytes:
-            self._next = following, self._thread.submit(self._read, following)
-        return piece
-
-    def _read(self, offset: int) -> _Piece:
-        start, end = offset - offset % PIECE_BYTES, self._end_after(offset)
-        with self._path.open("rb", buffering=0) as file:
-            while self._memory.hashed_bytes < start:  # an earlier call sent this, and could not put its hash aside
-                behind = self._memory.hashed_bytes
-                self._memory.hash(self._content(file, behind, self._end_after(behind)))
-            if self._memory.hashed_bytes < end:
-                content = self._content(file, start, end)
-                self._memory.hash(content)
-                content = content[offset - start :]
-            else:
-                content = self._content(file, offset, end)
-        return _Piece(content, self._memory.sha256_at(end))
+        end = self._end_after(offset)
+        while self._planned_bytes < min(end + _AHEAD_BYTES, self._size_bytes):
+            self._planned_bytes = self._end_after(self._planned_bytes)
+            self._jobs[self._planned_bytes] = self._thread.submit(self._hash_to, self._planned_bytes)
+        self._jobs[end].result()
+        return _Piece(self._path, offset, end, self._memory.sha256_at(end))
 
     def _end_after(self, offset: int) -> int:
         return min(offset - offset % PIECE_BYTES + PIECE_BYTES, self._size_bytes)
 
-    def _content(self, file: FileIO, start: int, end: int) -> memoryview:
-        content = bytearray(end - start)
-        file.seek(start)
-        if file.readinto(content) != len(content):
-            raise CliError(f"{self._path} became shorter while it was being sent. Send it again.")
-        return memoryview(content)
+    def _hash_to(self, end: int) -> None:
+        """Nothing to do where an earlier call has hashed it already."""
+        while (start := self._memory.hashed_bytes) < end:
+            self._memory.hash(self._read(start, self._end_after(start)))
+
+    def _read(self, start: int, end: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(_HASH_BYTES))
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while start < end:
+                count = file.readinto(buffer[: end - start])
+                if not count:
+                    raise _shorter(self._path)
+                start += count
+                yield buffer[:count]
 
 
-def _blocks(content: memoryview) -> Iterator[bytes]:
-    """Small ones: the HTTP library copies what is left of a block each time the socket has taken a part of it."""
-    for start in range(0, len(content), _BLOCK_BYTES):
-        yield bytes(content[start : start + _BLOCK_BYTES])
+def _shorter(path: Path) -> CliError:
+    return CliError(f"{path} became shorter while it was being sent. Send it again.")
 
 
 def _pause_s(attempts: int) -> float:
-    return min(_PAUSE_MAX_S, _PAUSE_MIN_S * _PAUSE_GROWTH**attempts)
+    return _PAUSE_MIN_S * _PAUSE_GROWTH**attempts
 
 
 def _offset(response: httpx.Response) -> int:

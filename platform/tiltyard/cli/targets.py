@@ -1,17 +1,16 @@
 """What a user names on the command line: a folder, an archive, a local image or a server's address."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tiltyard.cli.config import cache_dir
 from tiltyard.cli.errors import CliError, ExitCode
 from tiltyard.cli.output import Output
 from tiltyard.cli.packing import PackedArchive, names_image, pack_directory, read_manifest
+from tiltyard.cli.scratch import scratch_folder
 from tiltyard_sandbox.manifest import FILE_NAME
 
 if TYPE_CHECKING:
@@ -33,25 +32,25 @@ class Upload:
 def prepared_upload(target: str, output: Output) -> Iterator[Upload]:
     """The archive for a folder, an archive or a local image, or the manifest that names an image in a registry.
 
-    What had to be made is removed afterwards.
+    What had to be made is removed afterwards, by the next call where this one is killed.
 
     Raises CliError when `target` is none of these.
     """
     path = Path(target)
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="upload-") as scratch:
+    with scratch_folder() as scratch:
         if path.is_dir() and names_image(path):
             output.note(f"{target} names an image: only its {FILE_NAME} is sent")
             yield Upload(path / FILE_NAME, FILE_NAME)
         elif path.is_dir():
             read_manifest(path)
-            packed = pack_directory(path, Path(scratch) / "submission.tar.gz")
+            packed = pack_directory(path, scratch / "submission.tar.gz")
             output.note(describe_packed(target, packed))
             yield Upload(packed.path, f"{path.resolve().name or 'submission'}.tar.gz", packed.sha256)
         elif path.is_file():
             yield Upload(path, path.name)
         else:
             refuse_missing_path(target)
-            saved = Path(scratch) / "image.tar"
+            saved = scratch / "image.tar"
             sha256 = save_image(target, saved, output)
             yield Upload(saved, f"{target.replace('/', '-').replace(':', '-')}.tar", sha256)
 

@@ -5,6 +5,7 @@ is hashed. It is lost without harm: the file is then hashed, or sent, from its s
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,15 @@ class UploadMemory:
         self.place = place
         self._write()
 
-    def hash(self, content: memoryview) -> None:
-        """Take note of what follows in the file on what is hashed."""
-        self._running.update(content)
-        self.hashed_bytes += len(content)
-        self._digests[self.hashed_bytes] = self._running.hexdigest()
+    def hash(self, blocks: Iterable[memoryview]) -> None:
+        """Take note of a piece: what follows in the file on what is hashed."""
+        running, size_bytes = self._running.copy(), 0
+        for block in blocks:
+            running.update(block)
+            size_bytes += len(block)
+        self._running = running
+        self._digests[self.hashed_bytes + size_bytes] = running.hexdigest()
+        self.hashed_bytes += size_bytes  # last: another thread asks for what is hashed
         self._write()
 
     def sha256_at(self, end: int) -> str:

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _WAIT_FOR_OLD_S: Final = 5.0
 _CHECKED_AT_ONCE: Final = 2  # complete files; reading one keeps a core and the disk busy
 _CHECK_AGAIN_S: Final = 3.0  # after a check that failed for our own reasons, at the earliest
+_TOUCH_EVERY: Final = 0.01  # of an upload's time to live: not a write to the database for each piece
 _CHECKING: Final = "checking"
 _METHODS: Final = "OPTIONS, HEAD, GET, POST, PATCH, DELETE"
 _CHANGING: Final = {"POST", "PATCH", "DELETE", "HEAD"}
@@ -77,12 +78,11 @@ class ResumableUploads:
             )
         _check_origin(headers)
         is_new = upload_id is None and method == "POST"
-        user = await asked(caller_of, headers, peer, creates=is_new)
-        if upload_id is None:
+        user, upload = await asked(_known, headers, peer, upload_id, creates=is_new)
+        if upload is None:
             if method != "POST":
                 raise TusError(405, "Create an upload with POST.", {"allow": "OPTIONS, POST"})
             return await self._create(user, headers, receive)
-        upload = await asked(service.find, user, upload_id)
         if method == "PATCH":
             return await self._patch(upload, headers, receive)
         if method == "DELETE":
@@ -164,11 +164,14 @@ class ResumableUploads:
                 logger.error("the disk of uploads is full")
                 raise TusError(service.INSUFFICIENT_STORAGE, "The server's disk is full. Try later.") from error
             now = timezone.now()
-            await asked(service.touch, upload, now)
+            expires_at = Upload.expiry(now)
+            if expires_at - upload.expires_at > _TOUCH_EVERY * (expires_at - now):
+                upload.expires_at = expires_at
+                await asked(service.touch, upload)
             reached = file.offset_bytes
         if reached == upload.size_bytes:
             self._finish_soon(upload.pk)
-        return protocol.upload_headers(upload.size_bytes, reached, Upload.expiry(now))
+        return protocol.upload_headers(upload.size_bytes, reached, upload.expires_at)
 
     async def _stop_writer(self, upload_id: UUID) -> None:
         """End the connection that still holds the file in this process, and wait until it has let go."""
@@ -222,6 +225,14 @@ def _check_origin(headers: Mapping[str, str]) -> None:
     origin = headers.get("origin")
     if origin and urlsplit(origin).netloc not in {headers.get("host"), urlsplit(settings.SITE_URL).netloc}:
         raise TusError(403, "Uploads come from this site's own pages, or with a token.")
+
+
+def _known(
+    headers: Mapping[str, str], peer: str, upload_id: UUID | None, *, creates: bool
+) -> tuple[User, Upload | None]:
+    """Who calls, and their upload if the path names one."""
+    user = caller_of(headers, peer, creates=creates)
+    return user, service.find(user, upload_id) if upload_id is not None else None
 
 
 def _document(user: User, upload_id: UUID) -> dict[str, Any]:

@@ -8,7 +8,7 @@ lies how far it is hashed, so that no process begins to hash anew.
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -18,10 +18,8 @@ from django.conf import settings
 
 from tiltyard.uploads import disk, hashes
 
-CHUNKS_MAX: Final = 1000  # in one `append`: Linux takes 1,024 at once
 _READ_BYTES: Final = 4 << 20
 _SAVE_EVERY_BYTES: Final = 64 << 20  # what has to be hashed again after a kill, at most
-_FLUSH_EVERY_BYTES: Final = 16 << 20
 
 
 def _folder() -> Path:
@@ -88,7 +86,7 @@ class Growing:
         progress = hashes.load(state_path_of(upload), self.offset_bytes)
         self._hashed, self._verified = progress.hashed, progress.verified
         self._saved = self._hashed.end_bytes, self._verified.end_bytes
-        self._flushed_bytes = self.offset_bytes
+        self._tail = disk.Tail(path_of(upload), descriptor)
         self._start: hashes.Mark | None = None
 
     def catch_up(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
@@ -106,18 +104,19 @@ class Growing:
             self._hashed.update(block)
         self._start = self._hashed.copy()
 
-    def append(self, chunks: Sequence[bytes]) -> None:
-        """Write all of them at the end. Raises OSError, for one when the disk is full, with a part written."""
-        written = os.writev(self._descriptor, chunks)
-        left = self._note(chunks, written)
-        while left:
-            written = os.write(self._descriptor, left)
-            left = self._note([left], written)
+    def append(self, content: memoryview) -> None:
+        """Write it at the end, from memory that can be written to. Raises OSError, as when the disk is full, with a
+        part written.
+
+        Memory that is aligned as the file is (`disk.Buffer`) is written fastest.
+        """
+        while content:
+            written = self._tail.write(content, self.offset_bytes)
+            self.offset_bytes += written
+            self._hashed.update(content[:written])
+            content = content[written:]
         if self.offset_bytes >= self._saved[0] + _SAVE_EVERY_BYTES:
             self._save()
-        if self.offset_bytes >= self._flushed_bytes + _FLUSH_EVERY_BYTES:
-            disk.begin_writing(self._descriptor, self._flushed_bytes, self.offset_bytes - self._flushed_bytes)
-            self._flushed_bytes = self.offset_bytes
 
     def rewind(self) -> None:
         """Forget all that was appended since `catch_up`."""
@@ -137,24 +136,11 @@ class Growing:
         self.catch_up()
         return self._hashed.running.hexdigest()
 
-    def _note(self, chunks: Sequence[bytes], written: int) -> bytes:
-        """Hash what was written of the chunks; gives what was not."""
-        self.offset_bytes += written
-        if written < sum(map(len, chunks)):
-            content = b"".join(chunks)
-            chunks, left = [content[:written]], content[written:]
-        else:
-            left = b""
-        for chunk in chunks:
-            self._hashed.update(chunk)
-        return left
-
     def _cut(self, mark: hashes.Mark) -> None:
         self._hashed = mark.copy()
         self._save()  # before the file is cut: what is written must never tell of bytes that are others by now
         os.ftruncate(self._descriptor, mark.end_bytes)
         self.offset_bytes = mark.end_bytes
-        self._flushed_bytes = min(self._flushed_bytes, mark.end_bytes)
 
     def _save(self) -> None:
         hashes.save(state_path_of(self.upload), hashes.Progress(self._hashed, self._verified))
@@ -169,6 +155,7 @@ class Growing:
             if is_changed and path_of(self.upload).exists():  # else the upload has been ended meanwhile
                 self._save()
         finally:
+            self._tail.close()
             os.close(self._descriptor)  # and with it the lock
 
 

@@ -26,7 +26,7 @@ class Mark:
     end_bytes: int = 0
     running: Sha256 = field(default_factory=sha256.new)
 
-    def update(self, content: bytes) -> None:
+    def update(self, content: bytes | memoryview) -> None:
         self.running.update(content)
         self.end_bytes += len(content)
 

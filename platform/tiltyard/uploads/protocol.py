@@ -111,7 +111,7 @@ class Checksum:
         self._hash = None if algorithm == "crc32" else hashlib.new(algorithm)
         self._crc32 = 0
 
-    def update(self, block: bytes) -> None:
+    def update(self, block: memoryview) -> None:
         if self._hash is None:
             self._crc32 = zlib.crc32(block, self._crc32)
         else:

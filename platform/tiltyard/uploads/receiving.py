@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from tiltyard.submissions.uploads import Receive
-from tiltyard.uploads import files, protocol
+from tiltyard.uploads import disk, files, protocol
 from tiltyard.uploads.protocol import TusError
 
-BLOCK_BYTES: Final = 4 << 20  # written at once; two blocks are in memory for each connection at most
 IDLE_S: Final = 60.0  # a connection that brings nothing for so long is given up
 
 
@@ -21,7 +20,7 @@ async def append_body(
     receive: Receive,
     patience: asyncio.Timeout,
 ) -> None:
-    """Write blocks in a thread while the next comes in, and hold what came against what was promised of it."""
+    """Write in a thread while more comes in, and hold what came against what was promised of it."""
     await _catch_up(file, patience)
     start = file.offset_bytes
     running = protocol.Checksum(promised.algorithm) if promised.algorithm else None
@@ -72,22 +71,26 @@ def _renew(patience: asyncio.Timeout) -> None:
 
 
 class _Appender:
-    """A block fills while the one before it is written."""
+    """A buffer fills while the one before it is written and hashed: two are in memory for each connection."""
 
     def __init__(self, file: files.Growing, running: protocol.Checksum | None) -> None:
         self._file = file
         self._running = running
-        self._block: list[bytes] = []
-        self._block_bytes = 0
+        self._start_bytes = file.offset_bytes
+        self._filling, self._writing = disk.Buffer(), disk.Buffer()
+        self._filling.begin(self._start_bytes)
         self._write: asyncio.Future[None] | None = None
+        self._has_failed = False
         self.accepted_bytes = 0
 
     async def add(self, chunk: bytes) -> None:
-        self.accepted_bytes += len(chunk)
-        self._block.append(chunk)
-        self._block_bytes += len(chunk)
-        if self._block_bytes >= BLOCK_BYTES or len(self._block) == files.CHUNKS_MAX:
-            await self._flush()
+        left = memoryview(chunk)
+        while left:
+            taken = self._filling.fill(left)
+            self.accepted_bytes += taken
+            left = left[taken:]
+            if self._filling.is_full:
+                await self._flush()
 
     async def __aenter__(self) -> "_Appender":
         return self
@@ -99,25 +102,28 @@ class _Appender:
 
     async def _flush(self) -> None:
         await self._settle()
-        if self._block:
-            block, self._block, self._block_bytes = self._block, [], 0
-            self._write = asyncio.ensure_future(asyncio.to_thread(self._append, block))
+        if self._has_failed:  # in part: what follows would leave a gap
+            return
+        self._filling, self._writing = self._writing, self._filling
+        self._filling.begin(self._start_bytes + self.accepted_bytes)
+        if content := self._writing.content:
+            self._write = asyncio.ensure_future(asyncio.to_thread(self._append, content))
 
     async def _settle(self) -> None:
-        """Wait for the block that is being written: a thread cannot be stopped, and blocks must not overtake another.
+        """Wait for the buffer that is being written: a thread cannot be stopped, and none must overtake another.
 
-        When this is cancelled, the block stays to be waited for, and the lock is not given back before.
+        When this is cancelled, the buffer stays to be waited for, and the lock is not given back before.
         """
         if self._write is not None:
             await asyncio.wait([self._write])
             write, self._write = self._write, None
+            self._has_failed = write.exception() is not None
             write.result()
 
-    def _append(self, block: list[bytes]) -> None:
-        self._file.append(block)
+    def _append(self, content: memoryview) -> None:
+        self._file.append(content)
         if self._running is not None:
-            for chunk in block:
-                self._running.update(chunk)
+            self._running.update(content)
 
 
 async def _body(receive: Receive, patience: asyncio.Timeout) -> AsyncIterator[bytes | None]:

@@ -90,9 +90,9 @@ def find(owner: User, upload_id: UUID) -> Upload:
     return upload
 
 
-def touch(upload: Upload, now: datetime) -> None:
-    """Something arrived: the upload lives on."""
-    Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING).update(expires_at=Upload.expiry(now))
+def touch(upload: Upload) -> None:
+    """Something arrived: the upload lives on, until its new `expires_at`."""
+    Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING).update(expires_at=upload.expires_at)
 
 
 def terminate(upload: Upload) -> None:

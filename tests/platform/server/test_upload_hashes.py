@@ -32,6 +32,10 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _view(content: bytes) -> memoryview:
+    return memoryview(bytearray(content))
+
+
 def _lock(upload: uuid.UUID) -> files.Growing:
     file = files.lock(upload)
     assert file is not None
@@ -57,18 +61,19 @@ def test_what_is_hashed_is_not_read_again(kind: str, upload: uuid.UUID, monkeypa
     content = os.urandom(5000)
     with _lock(upload) as file:
         file.catch_up()
-        file.append([content[:1000], content[1000:3000]])
+        file.append(_view(content[:1000]))
+        file.append(_view(content[1000:3000]))
     with monkeypatch.context() as reading:
         reading.setattr(files.os, "pread", lambda *_: pytest.fail("it was read again"))
         with _lock(upload) as file:
             file.catch_up()
-            file.append([content[3000:]])
+            file.append(_view(content[3000:]))
             assert file.sha256() == _hash(content)
 
 
 def test_what_reached_the_file_and_not_the_state_is_hashed(kind: str, upload: uuid.UUID) -> None:
     with _lock(upload) as file:
-        file.append([b"noted"])
+        file.append(_view(b"noted"))
     with files.path_of(upload).open("ab") as part:
         part.write(b" and killed")
     with _lock(upload) as file:
@@ -81,27 +86,27 @@ def test_what_reached_the_file_and_not_the_state_is_hashed(kind: str, upload: uu
 def test_a_wrong_hash_takes_the_file_back_to_where_it_was_right(kind: str, upload: uuid.UUID) -> None:
     with _lock(upload) as file:
         file.catch_up()
-        file.append([b"right"])
+        file.append(_view(b"right"))
         assert file.verify(_hash(b"right"))
-        file.append([b" and broken off"])
+        file.append(_view(b" and broken off"))
     with _lock(upload) as file:  # of which nobody has said anything
         file.catch_up()
-        file.append([b" and wrong"])
+        file.append(_view(b" and wrong"))
         assert not file.verify(_hash(b"something else"))
         assert file.offset_bytes == len(b"right")
-        file.append([b" again"])
+        file.append(_view(b" again"))
         assert file.verify(_hash(b"right again"))
     assert files.path_of(upload).read_bytes() == b"right again"
 
 
 def test_bytes_that_were_taken_back_are_not_hashed(kind: str, upload: uuid.UUID) -> None:
     with _lock(upload) as file:
-        file.append([b"first"])
+        file.append(_view(b"first"))
     with _lock(upload) as file:
         file.catch_up()
-        file.append([b"dropped"])
+        file.append(_view(b"dropped"))
         file.rewind()
-        file.append([b"kept!!!"])
+        file.append(_view(b"kept!!!"))
     with _lock(upload) as file:
         assert file.sha256() == _hash(b"firstkept!!!")
 
@@ -110,7 +115,7 @@ def test_a_state_of_another_boot_or_of_a_longer_file_is_not_believed(
     upload: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _lock(upload) as file:
-        file.append([b"0123456789"])
+        file.append(_view(b"0123456789"))
     path = files.state_path_of(upload)
     assert hashes.load(path, 10).hashed.end_bytes == 10
     assert hashes.load(path, 9).hashed.end_bytes == 0
