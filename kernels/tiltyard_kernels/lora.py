@@ -24,7 +24,7 @@ from tiltyard_kernels.blocks.adapters import Adapter, Joined, Route, join_adapte
 from tiltyard_kernels.blocks.programs import biased, residual
 from tiltyard_kernels.gemm import LowRank, gemm, matmul
 from tiltyard_kernels.gemm.ops import RANK_MAX
-from tiltyard_kernels.quantise.linear import dequantised, packed_matmul
+from tiltyard_kernels.quantise.linear import dequantised, packed_gradient, packed_matmul
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
 __all__ = [
@@ -191,8 +191,10 @@ def base_gradient(
     extra: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """dy · weight + P · Q + extra (M, K), for a pair (P, Q)."""
-    plain = dequantised(weight, dy.dtype) if isinstance(weight, QuantisedTensor) else weight
     low_rank = None if pair is None else LowRank(*pair)
+    if extra is None and isinstance(weight, QuantisedTensor):
+        return packed_gradient(dy, weight.packed(), low_rank)
+    plain = dequantised(weight, dy.dtype) if isinstance(weight, QuantisedTensor) else weight
     if extra is None:
         return matmul(dy, plain, low_rank=low_rank)
     return gemm(dy, plain, residual, low_rank=low_rank, residual=extra)["out"]

@@ -18,7 +18,7 @@ import torch
 from tiltyard_kernels.blocks import magnitude as dora
 from tiltyard_kernels.blocks import programs
 from tiltyard_kernels.blocks.adapters import Joined, Pair, route
-from tiltyard_kernels.blocks.bases import Base, dense, product
+from tiltyard_kernels.blocks.bases import Base, dense, forward_product, gradient_product, product
 from tiltyard_kernels.blocks.rows import rms_norm, rotate_back, rotate_half
 from tiltyard_kernels.epilogue import Epilogue, Value, epilogue, store, tile
 from tiltyard_kernels.gemm import matmul
@@ -120,12 +120,12 @@ class _NormQkv(torch.autograd.Function):
         base, cos, sin, heads, eps, dtype, way, has_magnitude, is_recorded = fixed
         x, rstd = rms_norm(h, gain, eps, dtype=dtype)
         pair = None if a is None or q is None else (way.project(x, a), q)
-        weight = dense(base, dtype)
         operands: dict[str, Any] = {} if bias is None else {"bias": bias}
         norm = z = None
         if magnitude is None:
-            y = product(x, weight.t(), _store if bias is None else programs.biased, pair, **operands)["out"]
+            y = forward_product(x, base, _store if bias is None else programs.biased, pair, **operands)["out"]
         else:
+            weight = dense(base, dtype)
             norm = dora.dora_norm(weight, a, q)  # type: ignore[arg-type]  # a magnitude comes with an adapter
             operands["factor"] = dora.dora_factor(norm, magnitude, has_magnitude)
             program = (dora.scaled if bias is None else dora.scaled_biased)[is_recorded]
@@ -160,7 +160,7 @@ class _NormQkv(torch.autograd.Function):
                 dbias = dz.sum(0).to(bias.dtype) if needs[3] else None
         x = rms_norm(h, gain, eps, dtype=dtype, rstd=rstd)[0] if needs[2] or needs[4] else None
         pair, extra, da, dq = _adapter_gradients(dz, x if needs[4] else None, (a, q, p), way)
-        dh, dgain = _through_norm(dz, dense(base, dtype), pair, extra, (h, None, gain, rstd, dot), needs_gain=needs[1])
+        dh, dgain = _through_norm(dz, base, pair, extra, (h, None, gain, rstd, dot), needs_gain=needs[1])
         dweight = matmul(dz.t(), x) if needs[2] and x is not None else None
         return dh, dgain, dweight, dbias, da, dq, dmagnitude, None
 
@@ -181,14 +181,15 @@ def _adapter_gradients(
 
 def _through_norm(
     dz: torch.Tensor,
-    weight: torch.Tensor,
+    base: Base,
     pair: Pair | None,
     extra: torch.Tensor | None,
     norm: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor],
     *,
     needs_gain: bool,
+    is_interleaved: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(dh, dγ) through z = (rstd · γ ⊙ h) · weightᵀ and, if dy is given, the residual beside it; `norm` is h, dy, γ,
+    """(dh, dγ) through z = (rstd · γ ⊙ h) · baseᵀ and, if dy is given, the residual beside it; `norm` is h, dy, γ,
     rstd, Σ z · dz."""
     h, dy, gain, rstd, dot = norm
     operands = {"h": h, "rstd": rstd, "pull": rstd.square() * dot / h.shape[1], "gain": gain}
@@ -197,7 +198,7 @@ def _through_norm(
     if extra is not None:
         operands["extra"] = extra
     program = _THROUGH_NORM[dy is not None, needs_gain][extra is not None]
-    made = product(dz, weight, program, pair, out_dtype=h.dtype, **operands)
+    made = gradient_product(dz, base, program, pair, is_interleaved=is_interleaved, out_dtype=h.dtype, **operands)
     return made["dh"], made["dgain"].to(gain.dtype) if needs_gain else None
 
 
@@ -230,11 +231,11 @@ class _ResidualLinear(torch.autograd.Function):
         base, dtype, way, is_recorded = fixed
         o = o.to(dtype)
         pair = None if a is None or q is None else (way.project(o, a), q)
-        weight = dense(base, dtype)
         norm = None
         if magnitude is None:
-            made = product(o, weight.t(), programs.residual, pair, out_dtype=h.dtype, residual=h)
+            made = forward_product(o, base, programs.residual, pair, out_dtype=h.dtype, residual=h)
         else:
+            weight = dense(base, dtype)
             norm = dora.dora_norm(weight, a, q)  # type: ignore[arg-type]  # a magnitude comes with an adapter
             factor = dora.dora_factor(norm, magnitude, None)
             program = dora.scaled_residual[is_recorded]
@@ -258,7 +259,7 @@ class _ResidualLinear(torch.autograd.Function):
         do = None
         if needs[0]:
             operands: dict[str, Any] = {} if extra is None else {"residual": extra}
-            do = product(dz, dense(base, dtype), programs.residual if operands else _store, pair, **operands)["out"]
+            do = gradient_product(dz, base, programs.residual if operands else _store, pair, **operands)["out"]
         dweight = matmul(dz.t(), o) if needs[1] else None
         return do, dweight, da, dq, dmagnitude, dy, None
 
@@ -311,20 +312,21 @@ class _NormMlp(torch.autograd.Function):
         is_recorded = is_enabled and any(ctx.needs_input_grad)
         x, rstd = rms_norm(h, gain, eps, dtype=dtype)
         pair1 = None if a1 is None or q1 is None else (way1.project(x, a1), q1)
-        weight = dense(gate_up, dtype, is_interleaved=True)
         norm1 = norm2 = None
         if magnitude1 is None:
-            first = product(x, weight.t(), _GATED[activation][0 if is_recorded else 2], pair1)
+            program = _GATED[activation][0 if is_recorded else 2]
+            first = forward_product(x, gate_up, program, pair1, is_interleaved=True)
         else:
+            weight = dense(gate_up, dtype, is_interleaved=True)
             norm1 = dora.dora_norm(weight, a1, q1)  # type: ignore[arg-type]  # a magnitude comes with an adapter
             factor = dora.dora_factor(norm1, magnitude1, has_magnitude)
             first = product(x, weight.t(), dora.gated[activation][is_recorded], pair1, factor=factor)
         activated = first["activated"]
         pair2 = None if a2 is None or q2 is None else (way2.project(activated, a2), q2)
-        weight = dense(down, dtype)
         if magnitude2 is None:
-            second = product(activated, weight.t(), programs.residual, pair2, out_dtype=h.dtype, residual=h)
+            second = forward_product(activated, down, programs.residual, pair2, out_dtype=h.dtype, residual=h)
         else:
+            weight = dense(down, dtype)
             norm2 = dora.dora_norm(weight, a2, q2)  # type: ignore[arg-type]  # as above
             factor = dora.dora_factor(norm2, magnitude2, None)
             program = dora.scaled_residual[is_recorded]
@@ -358,18 +360,20 @@ class _NormMlp(torch.autograd.Function):
         operands = {"z": z} if extra2 is None else {"z": z, "extra": extra2}
         through = _THROUGH_GATE
         if magnitude1 is not None:
-            operands["factor"] = dora.dora_factor(norm1, magnitude1, has_magnitude)
+            factors = dora.dora_factor(norm1, magnitude1, has_magnitude).view(-1, 2).t().contiguous()
+            operands |= {"gate_factor": factors[0], "up_factor": factors[1]}
             through = _THROUGH_DORA_GATE
-        inner = product(narrow, dense(down, dtype), through[activation][extra2 is not None], pair2, **operands)
+        inner = gradient_product(narrow, down, through[activation][extra2 is not None], pair2, **operands)
         dz, activated = inner["dz"], inner["activated"]
         if dp2 is not None and needs[7]:
             da2 = way2.a_gradient(dp2, a2, activated)
         if magnitude1 is not None:
-            dmagnitude1 = dora.magnitude_gradient(inner["dfactor"], norm1, magnitude1, has_magnitude)
+            dfactor = torch.stack((inner["dgate_factor"], inner["dup_factor"]), 1).flatten()
+            dmagnitude1 = dora.magnitude_gradient(dfactor, norm1, magnitude1, has_magnitude)
         x = rms_norm(h, gain, eps, dtype=dtype, rstd=rstd)[0] if needs[2] or needs[4] else None
         pair1, extra1, da1, dq1 = _adapter_gradients(dz, x if needs[4] else None, (a1, q1, p1), way1)
-        weight = dense(gate_up, dtype, is_interleaved=True)
-        dh, dgain = _through_norm(dz, weight, pair1, extra1, (h, dy, gain, rstd, inner["dot"]), needs_gain=needs[1])
+        norm = (h, dy, gain, rstd, inner["dot"])
+        dh, dgain = _through_norm(dz, gate_up, pair1, extra1, norm, needs_gain=needs[1], is_interleaved=True)
         dgate_up = matmul(dz.t(), x) if needs[2] and x is not None else None
         ddown = matmul(narrow.t(), activated) if needs[3] else None
         return dh, dgain, dgate_up, ddown, da1, dq1, dmagnitude1, da2, dq2, dmagnitude2, None

@@ -91,13 +91,14 @@ class _Join(torch.autograd.Function):
         ctx.dtypes = [part.dtype for part in matrices]
         a = matrices[0].new_empty(sum(ranks), matrices[0].shape[1], dtype=dtype)
         fills = len(ranks) == 1 and places[0] == slice(0, columns)
-        q = (a.new_empty if fills else a.new_zeros)(sum(ranks), columns)
+        # In memory the transpose, as a weight lies in a forward: the mainloop then reads Q as more columns of it.
+        q = (a.new_empty if fills else a.new_zeros)(columns, sum(ranks))
         first = 0
         for index, (rank, place, scale) in enumerate(zip(ranks, places, scales, strict=True)):
             torch.mul(matrices[2 * index], scale, out=a[first : first + rank])
-            q[first : first + rank, place].copy_(matrices[2 * index + 1].t())
+            q[place, first : first + rank].copy_(matrices[2 * index + 1])
             first += rank
-        return a, q
+        return a, q.t()
 
     @staticmethod
     def backward(ctx: Any, da: torch.Tensor, dq: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -4,9 +4,16 @@ Theory of operation. As many programs as there are multiprocessors walk over the
 that the tiles which run together share rows of A and columns of B in L2 (after Triton's tutorials 03 and 09). For a
 tile, blocks of A and B arrive through TMA descriptors (or through masked pointers, before Hopper and for rows that are
 not aligned to 16 bytes) into a software pipeline of `num_stages`, and `tl.dot` accumulates in float32. The optional
-low-rank product P · Q, of an adapter, joins the same accumulator after the last block of K. Then the accumulator is cut
-into SUB pieces along its columns, so that an epilogue's own tiles and the staging of its stores need a SUB-th of the
-registers and of the shared memory, and the epilogue runs on each.
+low-rank product P · Q, of an adapter, joins the same accumulator after the last block of K. Where P and Q lie as A and
+B do (JOINED), its blocks are further blocks of the same loop, which reads them through P's and Q's descriptors: so they
+come through the pipeline too, and cost what more columns of K would. Else they are read one after the other after the
+loop. Then the accumulator is cut into SUB pieces along its columns, so that an epilogue's own tiles and the staging of
+its stores need a SUB-th of the registers and of the shared memory, and the epilogue runs on each.
+
+Quantised operands have a scale for each row of A and each column of B, by which each piece is multiplied before its
+epilogue (SCALED), so that a program sees the product of what they stand for. An adapter's product is not to be scaled:
+P is divided by the rows' scales as it is read, and Q comes divided by the columns'. Scaling the whole accumulator
+before the adapter joins would take no division, but the compiler then moved all of it through local memory.
 
 Where tiles are too few for the multiprocessors, K is cut into SPLIT parts: a program works on one part of one tile and
 leaves its accumulator in a workspace, and `skinny.join_kernel` does the rest.
@@ -43,6 +50,18 @@ def _halves(acc, BM: tl.constexpr, BN: tl.constexpr):
 
 
 @triton.jit
+def _scaled(piece, row_scale, column_scale, row0, col0, M, N, BM: tl.constexpr, BN: tl.constexpr, SCALED: tl.constexpr):
+    """A piece of the accumulator times its rows' scales, and if SCALED > 1 its columns'."""
+    if SCALED:
+        rows = row0 + tl.arange(0, BM)
+        piece *= tl.load(row_scale + rows, mask=rows < M, other=0.0)[:, None]
+    if SCALED > 1:
+        columns = col0 + tl.arange(0, BN)
+        piece *= tl.load(column_scale + columns, mask=columns < N, other=0.0)[None, :]
+    return piece
+
+
+@triton.jit
 def gemm_kernel(
     a,  # (M, K), or (K, M) if A_T
     b,  # (K, N), or (N, K) if B_T
@@ -56,6 +75,8 @@ def gemm_kernel(
     t5,
     workspace,  # (SPLIT, M, N) float32, if SPLIT > 1
     args,
+    row_scale,  # (M,) float32, if SCALED
+    column_scale,  # (N,) float32, if SCALED > 1
     M,
     N,
     K,
@@ -78,15 +99,22 @@ def gemm_kernel(
     EVEN_M: tl.constexpr,
     EVEN_N: tl.constexpr,
     EVEN_K: tl.constexpr,
+    HAS_K: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     FLATTEN: tl.constexpr,
     SPLIT: tl.constexpr,
+    JOINED: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
     tiles = (t0, t1, t2, t3, t4, t5)
     tiles_m = tl.cdiv(M, BM)
     tiles_n = tl.cdiv(N, BN)
     blocks_k = tl.cdiv(K, BK)
+    if HAS_K:
+        # Else the compiler makes a second loop for no blocks of K, with an adapter's in buffers of its own.
+        tl.assume(K > 0)
+        tl.assume(blocks_k > 0)
     group_tiles = GROUP * tiles_n
     for item in tl.range(tl.program_id(0), tiles_m * tiles_n * SPLIT, PROGRAMS, flatten=FLATTEN):
         if SPLIT == 1:
@@ -103,18 +131,25 @@ def gemm_kernel(
         row0 = (first_m + (tile % group_tiles) % group_rows) * BM
         col0 = ((tile % group_tiles) // group_rows) * BN
         acc = tl.zeros((BM, BN), ACC)
-        for k in range(first_k, last_k):
+        for k in range(first_k, last_k + (tl.cdiv(RANK, BK) if JOINED else 0)):
+            xs, ys, k0 = a, b, k * BK
+            if JOINED:  # noqa: SIM102  # the compiler must not see what is no descriptor
+                if k >= last_k:
+                    xs, ys, k0 = p, q, (k - last_k) * BK
             if A_T:
-                x = _block(a, k * BK, row0, K, M, BK, BM, A_DESCRIBED, EVEN_M).T
+                x = _block(xs, k0, row0, K, M, BK, BM, A_DESCRIBED, EVEN_M).T
             else:
-                x = _block(a, row0, k * BK, M, K, BM, BK, A_DESCRIBED, EVEN_K)
+                x = _block(xs, row0, k0, M, K, BM, BK, A_DESCRIBED, EVEN_K)
             if B_T:
-                y = _block(b, col0, k * BK, N, K, BN, BK, B_DESCRIBED, EVEN_K).T
+                y = _block(ys, col0, k0, N, K, BN, BK, B_DESCRIBED, EVEN_K).T
             else:
-                y = _block(b, k * BK, col0, K, N, BK, BN, B_DESCRIBED, EVEN_N)
+                y = _block(ys, k0, col0, K, N, BK, BN, B_DESCRIBED, EVEN_N)
             acc = tl.dot(x, y, acc, input_precision=PRECISION, out_dtype=ACC)
-        for rank0 in tl.static_range(0, RANK if SPLIT == 1 else 0, BR):
+        for rank0 in tl.static_range(0, RANK if SPLIT == 1 and not JOINED else 0, BR):
             u = _block(p, row0, rank0, M, RANK, BM, BR, P_DESCRIBED, RANK % BR == 0)
+            if SCALED:
+                rows = row0 + tl.arange(0, BM)
+                u = (u / tl.load(row_scale + rows, mask=rows < M, other=1.0)[:, None]).to(u.dtype)
             if Q_T:
                 v = _block(q, col0, rank0, N, RANK, BN, BR, Q_DESCRIBED, RANK % BR == 0).T
             else:
@@ -127,16 +162,24 @@ def gemm_kernel(
             address = workspace + line * N + columns[None, :]
             tl.store(address, acc, mask=(rows < M)[:, None] & (columns < N)[None, :])
         elif SUB == 1:
+            acc = _scaled(acc, row_scale, column_scale, row0, col0, M, N, BM, BN, SCALED)
             EPILOGUE(acc, tiles, args, row0, col0, M, N, BM, BN, EVEN_M, EVEN_N)
         elif SUB == 2:
             left, right = _halves(acc, BM, BN)
+            left = _scaled(left, row_scale, column_scale, row0, col0, M, N, BM, BN // 2, SCALED)
             EPILOGUE(left, tiles, args, row0, col0, M, N, BM, BN // 2, EVEN_M, EVEN_N)
+            right = _scaled(right, row_scale, column_scale, row0, col0 + BN // 2, M, N, BM, BN // 2, SCALED)
             EPILOGUE(right, tiles, args, row0, col0 + BN // 2, M, N, BM, BN // 2, EVEN_M, EVEN_N)
         else:
+            QUARTER: tl.constexpr = BN // 4
             left, right = _halves(acc, BM, BN)
             first, second = _halves(left, BM, BN // 2)
-            EPILOGUE(first, tiles, args, row0, col0, M, N, BM, BN // 4, EVEN_M, EVEN_N)
-            EPILOGUE(second, tiles, args, row0, col0 + BN // 4, M, N, BM, BN // 4, EVEN_M, EVEN_N)
+            first = _scaled(first, row_scale, column_scale, row0, col0, M, N, BM, QUARTER, SCALED)
+            EPILOGUE(first, tiles, args, row0, col0, M, N, BM, QUARTER, EVEN_M, EVEN_N)
+            second = _scaled(second, row_scale, column_scale, row0, col0 + QUARTER, M, N, BM, QUARTER, SCALED)
+            EPILOGUE(second, tiles, args, row0, col0 + QUARTER, M, N, BM, QUARTER, EVEN_M, EVEN_N)
             third, fourth = _halves(right, BM, BN // 2)
-            EPILOGUE(third, tiles, args, row0, col0 + BN // 2, M, N, BM, BN // 4, EVEN_M, EVEN_N)
-            EPILOGUE(fourth, tiles, args, row0, col0 + BN // 2 + BN // 4, M, N, BM, BN // 4, EVEN_M, EVEN_N)
+            third = _scaled(third, row_scale, column_scale, row0, col0 + 2 * QUARTER, M, N, BM, QUARTER, SCALED)
+            EPILOGUE(third, tiles, args, row0, col0 + 2 * QUARTER, M, N, BM, QUARTER, EVEN_M, EVEN_N)
+            fourth = _scaled(fourth, row_scale, column_scale, row0, col0 + 3 * QUARTER, M, N, BM, QUARTER, SCALED)
+            EPILOGUE(fourth, tiles, args, row0, col0 + 3 * QUARTER, M, N, BM, QUARTER, EVEN_M, EVEN_N)

@@ -1,8 +1,8 @@
 """A program as a PyTorch operator: schema, shapes for tracing, and where it runs.
 
-`torch.ops.tiltyard.<name>_<hash>(a, b, p, q, out_dtype, *operands) -> Tensor[]`, one result for each store, in order.
-The operator is opaque to torch.compile, so a model that uses it has no graph break; gradients belong to the functions
-built from several programs (`tiltyard_kernels.blocks`), not to a program.
+`torch.ops.tiltyard.<name>_<hash>(a, b, p, q, row_scale, column_scale, out_dtype, *operands) -> Tensor[]`, one result
+for each store, in order. The operator is opaque to torch.compile, so a model that uses it has no graph break; gradients
+belong to the functions built from several programs (`tiltyard_kernels.blocks`), not to a program.
 """
 
 from __future__ import annotations
@@ -26,29 +26,36 @@ def register(program: Epilogue) -> Any:
     name = f"{program.name}_{digest}"
     if name in _REGISTERED:
         return _REGISTERED[name]
-    parameters = ["Tensor a", "Tensor b", "Tensor? p", "Tensor? q", "ScalarType? out_dtype"]
+    parameters = ["Tensor a", "Tensor b", "Tensor? p", "Tensor? q", "Tensor? row_scale", "Tensor? column_scale"]
+    parameters.append("ScalarType? out_dtype")
     parameters += [f"{'float' if load.extent == 'scalar' else 'Tensor'} {key}" for key, load in program.loads.items()]
     _LIBRARY.define(f"{name}({', '.join(parameters)}) -> Tensor[]")
 
-    def run(
+    def run(  # noqa: PLR0917  # operators take them by position
         a: torch.Tensor,
         b: torch.Tensor,
         p: torch.Tensor | None,
         q: torch.Tensor | None,
+        row_scale: torch.Tensor | None,
+        column_scale: torch.Tensor | None,
         out_dtype: torch.dtype | None,
         *operands: torch.Tensor | float,
     ) -> list[torch.Tensor]:
         from tiltyard_kernels.gemm.execute import execute  # noqa: PLC0415  # the language does not need the mainloop
 
         low_rank = None if p is None or q is None else (p, q)
+        scales = None if row_scale is None else (row_scale, column_scale)
         named = dict(zip(program.loads, operands, strict=True))
-        return list(execute(program, a, b, low_rank=low_rank, out_dtype=out_dtype, operands=named).values())
+        made = execute(program, a, b, low_rank=low_rank, scales=scales, out_dtype=out_dtype, operands=named)
+        return list(made.values())
 
     def shapes(
         a: torch.Tensor,
         b: torch.Tensor,
         _p: torch.Tensor | None,
         _q: torch.Tensor | None,
+        _row_scale: torch.Tensor | None,
+        _column_scale: torch.Tensor | None,
         out_dtype: torch.dtype | None,
         *_operands: torch.Tensor | float,
     ) -> list[torch.Tensor]:

@@ -41,6 +41,7 @@ def execute(
     b: torch.Tensor,
     *,
     low_rank: tuple[torch.Tensor, torch.Tensor] | None,
+    scales: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     out_dtype: torch.dtype | None,
     operands: Mapping[str, torch.Tensor | float],
     into: Mapping[str, torch.Tensor] | None = None,
@@ -51,23 +52,39 @@ def execute(
         from tiltyard_kernels.gemm.launch import launch  # noqa: PLC0415  # only where Triton is there
 
         return launch(
-            program, a, b, low_rank=low_rank, out_dtype=out_dtype, operands=operands, into=into, config=config
+            program,
+            a,
+            b,
+            low_rank=low_rank,
+            scales=scales,
+            out_dtype=out_dtype,
+            operands=operands,
+            into=into,
+            config=config,
         )
     results = empty_results(program, a, b, out_dtype)
     results |= dict(into or {})
-    acc = reference_product(a, b, low_rank)
+    acc = reference_product(a, b, low_rank, scales)
     for name, value in evaluate(program, acc, operands).items():
         results[name].copy_(value)
     return results
 
 
 def reference_product(
-    a: torch.Tensor, b: torch.Tensor, low_rank: tuple[torch.Tensor, torch.Tensor] | None = None
+    a: torch.Tensor,
+    b: torch.Tensor,
+    low_rank: tuple[torch.Tensor, torch.Tensor] | None = None,
+    scales: tuple[torch.Tensor, torch.Tensor | None] | None = None,
 ) -> torch.Tensor:
-    """a · b (+ P · Q) as the epilogue sees it: accumulated in float32, float64 for float64 inputs."""
-    if a.device.type == "cuda" and a.dtype in (torch.float16, torch.bfloat16):
-        acc = torch.mm(a, b).float()
-        return acc if low_rank is None else acc + torch.mm(*low_rank).float()
+    """a · b, scaled by rows and columns, plus P · Q, as the epilogue sees it: accumulated in float32, float64 for
+    float64 inputs."""
+    is_narrow = a.device.type == "cuda" and a.dtype in (torch.float16, torch.bfloat16)
     wide = torch.float64 if a.dtype == torch.float64 else torch.float32
-    acc = a.to(wide) @ b.to(wide)
-    return acc if low_rank is None else acc + low_rank[0].to(wide) @ low_rank[1].to(wide)
+    acc = torch.mm(a, b).float() if is_narrow else a.to(wide) @ b.to(wide)
+    if scales is not None:
+        acc = acc * scales[0][:, None]
+        acc = acc if scales[1] is None else acc * scales[1]
+    if low_rank is None:
+        return acc
+    p, q = low_rank
+    return acc + (torch.mm(p, q).float() if is_narrow else p.to(wide) @ q.to(wide))

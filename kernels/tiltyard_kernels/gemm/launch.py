@@ -9,7 +9,7 @@ import torch
 
 from tiltyard_kernels.epilogue.program import Epilogue
 from tiltyard_kernels.gemm.config import Config, Skinny
-from tiltyard_kernels.gemm.making import Pair, PlanMaker
+from tiltyard_kernels.gemm.making import Pair, PlanMaker, ScalePair
 from tiltyard_kernels.gemm.operands import is_hopper
 from tiltyard_kernels.gemm.packed import PackedWeight
 from tiltyard_kernels.gemm.plan import Plan, Plans, facts
@@ -25,6 +25,7 @@ def launch(
     b: torch.Tensor | PackedWeight,
     *,
     low_rank: Pair | None,
+    scales: ScalePair | None = None,
     out_dtype: torch.dtype | None,
     operands: Operands,
     into: Mapping[str, torch.Tensor] | None = None,
@@ -35,11 +36,11 @@ def launch(
 
     Shapes and types are checked by the caller (`ops`).
     """
-    key = plan_key(program, a, b, low_rank, out_dtype, operands, into, config)
+    key = plan_key(program, a, b, low_rank, scales, out_dtype, operands, into, config)
     plan = _PLANS.get(key)
     if plan is None:
-        plan = make_plan(key, program, a, b, low_rank, out_dtype, operands, into, config)
-    return run_plan(plan, a, b, low_rank, operands, into)
+        plan = make_plan(key, program, a, b, low_rank, scales, out_dtype, operands, into, config)
+    return run_plan(plan, a, b, low_rank, scales, operands, into)
 
 
 def plan_key(  # noqa: PLR0917  # a launch's parts, on its fast path
@@ -47,6 +48,7 @@ def plan_key(  # noqa: PLR0917  # a launch's parts, on its fast path
     a: torch.Tensor,
     b: torch.Tensor | PackedWeight,
     low_rank: Pair | None,
+    scales: ScalePair | None,
     out_dtype: torch.dtype | None,
     operands: Operands,
     into: Mapping[str, torch.Tensor] | None,
@@ -59,6 +61,7 @@ def plan_key(  # noqa: PLR0917  # a launch's parts, on its fast path
         facts(a),
         right,
         None if low_rank is None else (facts(low_rank[0]), facts(low_rank[1])),
+        None if scales is None else (facts(scales[0]), facts(scales[1])),
         out_dtype,
         tuple([(name, facts(value)) for name, value in operands.items()]),
         None if into is None else tuple([(name, facts(value)) for name, value in into.items()]),
@@ -80,6 +83,7 @@ def run_plan(  # noqa: PLR0917  # as plan_key
     a: torch.Tensor,
     b: torch.Tensor | PackedWeight,
     low_rank: Pair | None,
+    scales: ScalePair | None,
     operands: Operands,
     into: Mapping[str, torch.Tensor] | None,
 ) -> dict[str, torch.Tensor]:
@@ -91,6 +95,11 @@ def run_plan(  # noqa: PLR0917  # as plan_key
         tensors.update({f"@{name}": part for name, part in b.tensors().items()})
     if low_rank is not None:
         tensors["@p"], tensors["@q"] = low_rank
+    if scales is not None:
+        tensors["@row_scale"], tensors["@column_scale"] = scales
+        if low_rank is not None and scales[1] is not None:
+            q = low_rank[1]
+            tensors["@q"] = torch.div(q, scales[1], out=torch.empty_like(q))  # as the kernel wants it
     for name, value in operands.items():
         tensors[name] = float(value) if isinstance(value, int) else value
     return plan.run(tensors, into)
@@ -102,6 +111,7 @@ def make_plan(  # noqa: PLR0917  # as plan_key
     a: torch.Tensor,
     b: torch.Tensor | PackedWeight,
     low_rank: Pair | None,
+    scales: ScalePair | None,
     out_dtype: torch.dtype | None,
     operands: Operands,
     into: Mapping[str, torch.Tensor] | None,
@@ -109,5 +119,5 @@ def make_plan(  # noqa: PLR0917  # as plan_key
 ) -> Plan:
     """Work out and keep the plan for `key`."""
     on_hopper = is_hopper(a.device)
-    maker = PlanMaker(program, a, b, low_rank, dict(operands), dict(into or {}), out_dtype, on_hopper=on_hopper)
+    maker = PlanMaker(program, a, b, low_rank, scales, dict(operands), dict(into or {}), out_dtype, on_hopper=on_hopper)
     return _PLANS.put(key, maker.plan(config))

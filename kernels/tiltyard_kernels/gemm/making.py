@@ -19,6 +19,7 @@ from tiltyard_kernels.gemm.plan import Plan, Result, Step, View
 DESCRIPTOR_SLOTS = 6
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+ScalePair = tuple[torch.Tensor, torch.Tensor | None]
 
 
 class PlanMaker:
@@ -30,6 +31,7 @@ class PlanMaker:
         a: torch.Tensor,
         b: torch.Tensor | PackedWeight,
         low_rank: Pair | None,
+        scales: ScalePair | None,
         operands: dict[str, torch.Tensor | float],
         into: dict[str, torch.Tensor],
         out_dtype: torch.dtype | None,
@@ -40,13 +42,17 @@ class PlanMaker:
         self.a = a
         self.b = b
         self.low_rank = low_rank
+        self.scales = scales
         self.operands = operands
         self.into = into
         self.on_hopper = on_hopper
         self.m, self.k = a.shape
         self.n = b.shape[1] if isinstance(b, torch.Tensor) else b.shape[0]
         self.rank = 0 if low_rank is None else low_rank[0].shape[1]
-        self.block_r = min(64, max(16, 1 << (self.rank - 1).bit_length())) if self.rank else 16
+        # Read after the loop, beside whose buffers two blocks must fit where there are several.
+        self.block_r = (
+            min(64 if self.rank <= 64 else 32, max(16, 1 << (self.rank - 1).bit_length())) if self.rank else 16
+        )
         self.wide = torch.float64 if a.dtype == torch.float64 else torch.float32
         self.tiles = [
             Result(name, (self.m, int(self.n * store.width)), store.dtype or result_dtype(a, out_dtype))
@@ -81,7 +87,8 @@ class PlanMaker:
         )
 
     def is_skinny(self) -> bool:
-        return 0 < self.m <= configs.SKINNY_ROWS_MAX and self.a.dtype in (torch.float16, torch.bfloat16)
+        is_narrow = self.a.dtype in (torch.float16, torch.bfloat16)
+        return 0 < self.m <= configs.SKINNY_ROWS_MAX and is_narrow and self.scales is None
 
     def skinny_config(self) -> Skinny:
         packed = self.b if isinstance(self.b, PackedWeight) else None
@@ -113,15 +120,30 @@ class PlanMaker:
             )
         loads_tiles = any(load.extent == "tile" for load in self.program.loads.values())
         fitted = config.fitted(
-            self.program.granularity, float(self.program.widest), loads_tiles=loads_tiles, has_pair=self.rank > 0
+            self.program.granularity,
+            float(self.program.widest),
+            loads_tiles=loads_tiles,
+            has_pair=self.rank > 0 and not self.is_joined(left, right),
         )
         if a.element_size() > 4:
             fitted = replace(fitted, block_k=16, split=1)
-        return fitted
+        # The parts' sums are joined with P · Q, which is not to be scaled.
+        return fitted if self.scales is None else replace(fitted, split=1)
 
     def matrices(self) -> tuple[Matrix, Matrix]:
         assert isinstance(self.b, torch.Tensor)  # noqa: S101  # the mainloop has no quantised operands
         return as_matrix(self.a, described=self.on_hopper), as_matrix(self.b, described=self.on_hopper)
+
+    def is_joined(self, left: Matrix, right: Matrix) -> bool:
+        """Whether the adapter's blocks are read in the loop over K: P and Q lie as a and b do, and have descriptors."""
+        if self.low_rank is None or self.scales is not None or self.k == 0 or left.is_transposed:
+            return False
+        if self.low_rank[0].dtype != self.a.dtype:
+            return False
+        p, q = (as_matrix(part, described=True) for part in self.low_rank)
+        is_alike = not p.is_transposed and q.is_transposed == right.is_transposed
+        is_described = left.is_described and right.is_described and p.is_described and q.is_described
+        return is_alike and is_described and not (p.is_copied or q.is_copied)
 
     def mainloop(self, config: Config) -> list[Step]:
         from tiltyard_kernels.device.mainloop import gemm_kernel  # noqa: PLC0415  # only where Triton is there
@@ -138,6 +160,8 @@ class PlanMaker:
             q = as_matrix(self.low_rank[1], described=left.is_described)
             self.copied += ["@q"] * q.is_copied
         bm, bn, bk = config.block_m, config.block_n, config.block_k
+        is_joined = split == 1 and self.is_joined(left, right)
+        block_r = bk if is_joined else self.block_r
         described = self.described(config) if split == 1 else {}
         access = Access(tuple(described))
         slots: list[tuple[int, str, View | int | None]] = [
@@ -145,7 +169,11 @@ class PlanMaker:
             (1, "@b", right.view((bk, bn))),
         ]
         if p is not None and q is not None:
-            slots += [(2, "@p", p.view((bm, self.block_r))), (3, "@q", q.view((self.block_r, bn)))]
+            slots += [(2, "@p", p.view((bm, block_r))), (3, "@q", q.view((block_r, bn)))]
+        if self.scales is not None:
+            slots.append((12, "@row_scale", None))
+            if self.scales[1] is not None:
+                slots.append((13, "@column_scale", None))
         slots += [(4 + index, name, view) for index, (name, view) in enumerate(described.items())]
         tile_count = -(-self.m // bm) * -(-self.n // bn) * split
         programs = min(tile_count, multiprocessors(self.a.device) * config.resident)
@@ -156,6 +184,8 @@ class PlanMaker:
 
         template = [None] * 11 + [
             (),
+            None,
+            None,
             self.m,
             self.n,
             self.k,
@@ -168,7 +198,7 @@ class PlanMaker:
             bool(p and p.is_described),
             bool(q and q.is_described),
             self.rank,
-            self.block_r,
+            block_r,
             bm,
             bn,
             bk,
@@ -178,10 +208,13 @@ class PlanMaker:
             self.m % bm == 0,
             self.n % bn == 0,
             self.k % bk == 0,
+            self.k > 0,
             tl.float64 if self.wide == torch.float64 else tl.float32,
             self.precision(),
             config.flatten,
             split,
+            is_joined,
+            0 if self.scales is None else (1 if self.scales[1] is None else 2),
         ]
         packed = (11, self.arguments(access)) if split == 1 else None
         step = Step(gemm_kernel, (programs,), template, slots, packed=packed, warps=config.warps, stages=config.stages)

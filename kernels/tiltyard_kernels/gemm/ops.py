@@ -18,13 +18,25 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.fl
 
 @dataclass(frozen=True)
 class LowRank:
-    """A product P · Q joined to a · b in the accumulator: an adapter's part. p (M, r), q (r, N), of a's dtype.
+    """A product P · Q joined to a · b in the accumulator: an adapter's part. p (M, r), q (r, N), of a's dtype (bfloat16
+    beside fp8). It costs least where q lies as b does: transposed if that is.
 
     Fold an adapter's scale into `p`, which is the smaller by far.
     """
 
     p: torch.Tensor
     q: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What quantised operands stand for: row m of a times `rows[m]`, column n of b times `columns[n]`.
+
+    rows (M,) and columns (N,), float32 and contiguous. P · Q, which joins after them, is not scaled.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor | None = None
 
 
 @epilogue(stores={"out": store()})
@@ -37,11 +49,12 @@ def matmul(
     b: torch.Tensor,
     *,
     low_rank: LowRank | None = None,
+    scales: Scales | None = None,
     out_dtype: torch.dtype | None = None,
     config: Config | Skinny | None = None,
 ) -> torch.Tensor:
     """a (M, K) · b (K, N), plus P · Q if given; accumulated in float32. Transposed views are read as they lie."""
-    return gemm(a, b, _store, low_rank=low_rank, out_dtype=out_dtype, config=config)["out"]
+    return gemm(a, b, _store, low_rank=low_rank, scales=scales, out_dtype=out_dtype, config=config)["out"]
 
 
 def gemm(
@@ -50,6 +63,7 @@ def gemm(
     program: Epilogue,
     *,
     low_rank: LowRank | None = None,
+    scales: Scales | None = None,
     out_dtype: torch.dtype | None = None,
     into: Mapping[str, torch.Tensor] | None = None,
     config: Config | Skinny | None = None,
@@ -59,34 +73,48 @@ def gemm(
 
     a (M, K) and b (K, N) share a dtype: bfloat16, float16, float32 (exact, slow), float64 (CPU only) or float8_e4m3fn.
     Either may be a transposed view: `gemm(x, w.t(), …)` is a linear layer, `gemm(dy, w, …)` its dX and
-    `gemm(dy.t(), x, …)` its dW. `out_dtype` is the type of tile results that declare none. `into` gives existing
-    tensors for tile results; one may be an operand as well, which accumulates into it. `config` overrides the table's
-    choice. Neither `into` nor `config` goes through the torch operator, so not under torch.compile or for gradients.
+    `gemm(dy.t(), x, …)` its dW. `scales` multiply a's rows and b's columns, for quantised ones. `out_dtype` is the type
+    of tile results that declare none; bfloat16 for fp8. `into` gives existing tensors for tile results; one may be an
+    operand as well, which accumulates into it. `config` overrides the table's choice. Neither `into` nor `config` goes
+    through the torch operator, so not under torch.compile or for gradients.
 
     Raises ValueError that names the operand whose shape, dtype or device does not fit.
     """
     pair = None if low_rank is None else (low_rank.p, low_rank.q)
+    factors = None if scales is None else (scales.rows, scales.columns)
     values = [a, b, *operands.values(), *(pair or ()), *(into or {}).values()]
     if runs_directly(values):
         from tiltyard_kernels.gemm import launch  # noqa: PLC0415  # only where Triton is there
 
-        key = launch.plan_key(program, a, b, pair, out_dtype, operands, into, config)
+        key = launch.plan_key(program, a, b, pair, factors, out_dtype, operands, into, config)
         plan = launch.find_plan(key)
         if plan is None:
-            _check(program, a, b, low_rank, operands, into)
-            plan = launch.make_plan(key, program, a, b, pair, out_dtype, operands, into, config)
-        return launch.run_plan(plan, a, b, pair, operands, into)
-    _check(program, a, b, low_rank, operands, into)
+            _check(program, a, b, low_rank, scales, operands, into)
+            plan = launch.make_plan(key, program, a, b, pair, factors, out_dtype, operands, into, config)
+        return launch.run_plan(plan, a, b, pair, factors, operands, into)
+    _check(program, a, b, low_rank, scales, operands, into)
     if into is not None or config is not None:
         if _is_differentiated(values):
             raise ValueError(
                 f"{program.name}: no gradient goes through a product with `into` or `config`, but an operand requires "
                 "one: call it under torch.no_grad(), or leave `into` and `config` out"
             )
-        return execute(program, a, b, low_rank=pair, out_dtype=out_dtype, operands=operands, into=into, config=config)
+        return execute(
+            program,
+            a,
+            b,
+            low_rank=pair,
+            scales=factors,
+            out_dtype=out_dtype,
+            operands=operands,
+            into=into,
+            config=config,
+        )
     p, q = pair or (None, None)
+    row_scale, column_scale = factors or (None, None)
     ordered = [operands[name] for name in program.loads]
-    return dict(zip(program.stores, program.operator(a, b, p, q, out_dtype, *ordered), strict=True))
+    made = program.operator(a, b, p, q, row_scale, column_scale, out_dtype, *ordered)
+    return dict(zip(program.stores, made, strict=True))
 
 
 def runs_directly(values: Sequence[torch.Tensor | float]) -> bool:
@@ -114,6 +142,7 @@ def _check(  # noqa: PLR0917  # gemm's arguments
     a: torch.Tensor,
     b: torch.Tensor,
     low_rank: LowRank | None,
+    scales: Scales | None,
     operands: Mapping[str, torch.Tensor | float],
     into: Mapping[str, torch.Tensor] | None,
 ) -> None:
@@ -121,6 +150,8 @@ def _check(  # noqa: PLR0917  # gemm's arguments
     _check_operands(program, a, b, operands)
     if low_rank is not None:
         check_low_rank(low_rank, a, b.shape[1])
+    if scales is not None:
+        _check_scales(scales, a, b)
     if into is not None:
         _check_into(program, a, b, into)
 
@@ -178,10 +209,23 @@ def check_low_rank(low_rank: LowRank, a: torch.Tensor, n: int) -> None:
         raise ValueError(f"low_rank: p {tuple(p.shape)} and q {tuple(q.shape)} must be ({a.shape[0]}, r) and (r, {n})")
     if p.device != a.device or q.device != a.device:
         raise ValueError(f"low_rank: p is on {p.device} and q on {q.device}, but a on {a.device}; move them there")
-    if p.dtype != a.dtype or q.dtype != a.dtype:
-        raise ValueError(f"low_rank: p is {p.dtype} and q is {q.dtype}, but a is {a.dtype}; they must agree")
+    wanted = torch.bfloat16 if a.dtype == torch.float8_e4m3fn else a.dtype
+    if p.dtype != wanted or q.dtype != wanted:
+        raise ValueError(f"low_rank: p is {p.dtype} and q is {q.dtype}, but a is {a.dtype}; they must be {wanted}")
     if not 1 <= p.shape[1] <= RANK_MAX:
         raise ValueError(f"low_rank: the rank is {p.shape[1]}; it must be from 1 to {RANK_MAX}")
+
+
+def _check_scales(scales: Scales, a: torch.Tensor, b: torch.Tensor) -> None:
+    wide = torch.float64 if a.dtype == torch.float64 else torch.float32
+    for name, tensor, size in (("rows", scales.rows, a.shape[0]), ("columns", scales.columns, b.shape[1])):
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != (size,) or tensor.dtype != wide or not tensor.is_contiguous():
+            found = f"{tuple(tensor.shape)} of {tensor.dtype}"
+            raise ValueError(f"scales: {name} are {found}; they must be ({size},) of {wide}, contiguous")
+        if tensor.device != a.device:
+            raise ValueError(f"scales: {name} are on {tensor.device}, but a on {a.device}; move them there")
 
 
 def _check_into(program: Epilogue, a: torch.Tensor, b: torch.Tensor, into: Mapping[str, torch.Tensor]) -> None:

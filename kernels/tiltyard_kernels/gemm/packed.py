@@ -7,15 +7,16 @@ from typing import Literal, NamedTuple
 import torch
 
 Format = Literal["wide", "wide_grouped", "int4", "lut4"]
-ScaleKind = Literal["plain", "e8m0", "double"]
+ScaleKind = Literal["plain", "e8m0", "double", "dynamic"]
 
 
 class PackedWeight(NamedTuple):
     """A weight (N, K), K even, of quantised elements.
 
     values   wide, wide_grouped: (N, K) int8 or fp8. int4, lut4: (N, K / 2) uint8, column 2j in the low half of byte j
-    scale    wide: (N,). Else (N, K / group): floats (plain), exponents of two plus 127 as uint8 (e8m0), or codes into
-             code2 as uint8 (double)
+    scale    wide: (N,) floats; of kind dynamic where many rows of activations are to be quantised too. Else
+             (N, K / group): floats (plain), exponents of two plus 127 as uint8 (e8m0), or codes into code2 as uint8
+             (double)
     zero     int4: (N, K / group), what is subtracted before scaling; None stands for 8
     code     lut4: (16,) float32, what each code means
     second   double: (⌈N · K / group / 256⌉,) float32: a group's scale is code2[scale] · second[index // 256] + offset
@@ -36,6 +37,11 @@ class PackedWeight(NamedTuple):
     @property
     def is_four_bit(self) -> bool:
         return self.format in ("int4", "lut4")
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether many rows of activations are quantised as well, so that fp8 multiplies fp8."""
+        return self.kind == "dynamic"
 
     @property
     def fits_kernels(self) -> bool:

@@ -10,6 +10,7 @@ from tiltyard_kernels.quantise.linear import quantised_linear
 from tiltyard_kernels.quantise.model import Fp8, Int4, Int8, Mxfp4, Mxfp8, Nf4, quantize_
 from tiltyard_kernels.quantise.state import flatten_state, unflatten_state
 from tiltyard_kernels.quantise.tensor import (
+    DynamicFp8Tensor,
     Fp8Tensor,
     Int4Tensor,
     Int8Tensor,
@@ -20,6 +21,7 @@ from tiltyard_kernels.quantise.tensor import (
 )
 
 __all__ = [
+    "DynamicFp8Tensor",
     "Fp8",
     "Fp8Tensor",
     "Int4",

@@ -4,6 +4,7 @@ rows                        how
 up to IN_LOOP_ROWS_MAX      the weight is read as it is and widened block by block (`device.skinny`), if its codes are
                             numbers; looked-up ones (NF4, MXFP4) are not
 above, and looked-up codes  it is widened once into a scratch matrix, and a dense product runs
+above, "dynamic" fp8        x is quantised too, and fp8 multiplies fp8 (`quantise.fp8`)
 
 What kernels cannot read (groups that do not fit, e4m3 before compute capability 8.9) plain PyTorch widens.
 
@@ -24,6 +25,7 @@ from tiltyard_kernels.gemm.operands import gpu_of
 from tiltyard_kernels.gemm.ops import LowRank, _store, check_low_rank, matmul, runs_directly
 from tiltyard_kernels.gemm.packed import PackedWeight
 from tiltyard_kernels.quantise import formats
+from tiltyard_kernels.quantise.fp8 import forward_product, gradient_product, multiplies_fp8
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
 IN_LOOP_ROWS_MAX = 128
@@ -55,7 +57,7 @@ class _QuantisedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return matmul(dy, dequantised(ctx.weight, dy.dtype)), None
+        return packed_gradient(dy, ctx.weight.packed()), None
 
 
 def dequantised(weight: QuantisedTensor, dtype: torch.dtype) -> torch.Tensor:
@@ -92,6 +94,21 @@ def packed_matmul(x: torch.Tensor, packed: PackedWeight, low_rank: LowRank | Non
     return made
 
 
+def packed_gradient(dy: torch.Tensor, packed: PackedWeight, low_rank: LowRank | None = None) -> torch.Tensor:
+    """dy (M, N) · packed, plus P · Q if given, in dy's type: the gradient of x in `packed_matmul`."""
+    p, q = (None, None) if low_rank is None else (low_rank.p, low_rank.q)
+    if runs_directly([dy, packed.values] if low_rank is None else [dy, packed.values, low_rank.p, low_rank.q]):
+        return _packed_gradient(dy, *_flat(packed), p, q)
+    made: torch.Tensor = torch.ops.tiltyard.packed_gradient(dy, *_flat(packed), p, q)
+    return made
+
+
+def multiplies_by_fp8(x: torch.Tensor, packed: PackedWeight) -> bool:
+    """Whether x (M, …) is quantised for its product with `packed`, or the gradient of one."""
+    is_many = x.shape[0] > IN_LOOP_ROWS_MAX and x.dtype == torch.bfloat16
+    return packed.is_dynamic and is_many and multiplies_fp8(x.device)
+
+
 def _check(x: torch.Tensor, packed: PackedWeight, low_rank: LowRank | None) -> None:
     n, k = packed.shape
     if x.dim() != 2 or x.shape[1] != k:
@@ -123,6 +140,7 @@ def _packed(flat: tuple[Any, ...]) -> PackedWeight:
 _LIBRARY: Any = torch.library.Library("tiltyard", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(f"dequantise({_SCHEMA}, ScalarType dtype) -> Tensor")
 _LIBRARY.define(f"packed_matmul(Tensor x, {_SCHEMA}, Tensor? p, Tensor? q) -> Tensor")
+_LIBRARY.define(f"packed_gradient(Tensor dy, {_SCHEMA}, Tensor? p, Tensor? q) -> Tensor")
 
 
 def _dequantise(*arguments: Any, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -167,12 +185,24 @@ def _packed_matmul(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
     packed = _packed(arguments[:-2])
     p, q = arguments[-2:]
     pair = None if p is None or q is None else (p, q)
+    low_rank = None if pair is None else LowRank(*pair)
+    if multiplies_by_fp8(x, packed):
+        return forward_product(x, [(packed.values, packed.scale)], _store, low_rank)["out"]
     if x.shape[0] <= IN_LOOP_ROWS_MAX and packed.fits_the_loop and _in_triton(packed, x.device, x.dtype):
         from tiltyard_kernels.gemm.launch import launch  # noqa: PLC0415  # only where Triton is there
 
         return launch(_store, x, packed, low_rank=pair, out_dtype=None, operands={})["out"]
     weight = _dequantise(*arguments[:-2], x.dtype)
-    return matmul(x, weight.t(), low_rank=None if pair is None else LowRank(*pair))
+    return matmul(x, weight.t(), low_rank=low_rank)
+
+
+def _packed_gradient(dy: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    packed = _packed(arguments[:-2])
+    p, q = arguments[-2:]
+    low_rank = None if p is None or q is None else LowRank(p, q)
+    if multiplies_by_fp8(dy, packed):
+        return gradient_product(dy, [(packed.values, packed.scale)], _store, low_rank)["out"]
+    return matmul(dy, _dequantise(*arguments[:-2], dy.dtype), low_rank=low_rank)
 
 
 def _in_triton(packed: PackedWeight, device: torch.device, dtype: torch.dtype) -> bool:
@@ -188,6 +218,7 @@ def _reads_fp8(device: torch.device) -> bool:
 
 _LIBRARY.impl("dequantise", _dequantise, "CompositeExplicitAutograd")
 _LIBRARY.impl("packed_matmul", _packed_matmul, "CompositeExplicitAutograd")
+_LIBRARY.impl("packed_gradient", _packed_gradient, "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("tiltyard::dequantise", lib=_LIBRARY)  # type: ignore[untyped-decorator]
@@ -200,3 +231,8 @@ def _(*arguments: Any) -> torch.Tensor:
 @torch.library.register_fake("tiltyard::packed_matmul", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
     return x.new_empty(x.shape[0], arguments[2])
+
+
+@torch.library.register_fake("tiltyard::packed_gradient", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _(dy: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    return dy.new_empty(dy.shape[0], arguments[3])

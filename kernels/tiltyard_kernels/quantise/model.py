@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tiltyard_kernels.quantise.tensor import (
+    DynamicFp8Tensor,
     Fp8Tensor,
     Int4Tensor,
     Int8Tensor,
@@ -55,12 +56,13 @@ class Int8:
 
 @dataclass(frozen=True)
 class Fp8:
-    """e4m3 by rows."""
+    """e4m3 by rows. `dynamic`: many rows of bfloat16 activations are quantised too, so that fp8 multiplies fp8."""
 
     group: int = 2
+    dynamic: bool = False
 
     def quantise(self, weight: torch.Tensor) -> QuantisedTensor:
-        return Fp8Tensor.quantise(weight)
+        return (DynamicFp8Tensor if self.dynamic else Fp8Tensor).quantise(weight)
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,12 @@ class Fp8Tensor(QuantisedTensor):
         return cls(formats.fp8(weight), weight.shape, weight.dtype)
 
 
+class DynamicFp8Tensor(Fp8Tensor):
+    """e4m3 by rows, as Fp8Tensor; products of many rows quantise their activations too (`quantise.fp8`)."""
+
+    kind = "dynamic"
+
+
 class Nf4Tensor(QuantisedTensor):
     """NF4 in groups of columns, with the groups' scales quantised too unless `double` is off.
 
@@ -295,6 +301,7 @@ class Mxfp4Tensor(QuantisedTensor):
 
 
 FORMATS: dict[str, type[QuantisedTensor]] = {
-    cls.__name__: cls for cls in (Int4Tensor, Int8Tensor, Fp8Tensor, Nf4Tensor, Mxfp8Tensor, Mxfp4Tensor)
+    cls.__name__: cls
+    for cls in (Int4Tensor, Int8Tensor, Fp8Tensor, DynamicFp8Tensor, Nf4Tensor, Mxfp8Tensor, Mxfp4Tensor)
 }
 torch.serialization.add_safe_globals([_restored, *FORMATS.values()])
