@@ -4,7 +4,8 @@
 
 Four times the client is killed, three times the server, and three times the connection is cut in the middle of a piece.
 The clock runs from the first client's start to the server's word that the submission is queued, so hashing, checking,
-and all restarts are in it. nginx neither hashes nor checks what it gets. Needs nginx with its DAV module, and curl.
+and all restarts are in it, and the file is on the disk. nginx neither hashes nor checks nor syncs what it gets; how
+long it takes until that is on the disk is told beside. Needs nginx with its DAV module, and curl.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
@@ -103,20 +105,36 @@ def program(name: str) -> str:
     return found
 
 
-def settle() -> None:
-    """Let nobody inherit another's dirty pages."""
+def settle() -> float:
+    """Let nobody inherit another's dirty pages; gives how many cores are busy meanwhile, with others' work."""
     os.sync()
-    time.sleep(2)
+    time.sleep(1)
+    before, start = busy_seconds(), time.monotonic()
+    time.sleep(4)
+    return (busy_seconds() - before) / (time.monotonic() - start)
 
 
-def curl_seconds(archive: Path, scratch: Path) -> float:
-    settle()
+def busy_seconds() -> float:
+    """Of all cores, since the machine started (proc(5), /proc/stat)."""
+    user, nice, system, _idle, _wait, irq, softirq, *_ = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
+
+
+def report_others(cores: float) -> None:
+    print(f"others' work        {cores:7.2f} of {os.cpu_count()} cores", flush=True)
+
+
+def curl_seconds(archive: Path, scratch: Path) -> tuple[float, float]:
+    """Until nginx has answered, and until the disk has the file."""
+    report_others(settle())
     with nginx(scratch / "nginx") as address:
         start = time.monotonic()
         subprocess.run([program("curl"), "-sf", "-T", str(archive), f"{address}entry.tar"], check=True)
-        seconds = time.monotonic() - start
+        answered = time.monotonic() - start
+        os.sync()
+        synced = time.monotonic() - start
     shutil.rmtree(scratch / "nginx")
-    return seconds
+    return answered, synced
 
 
 class Peak(threading.Thread):
@@ -141,9 +159,19 @@ class Peak(threading.Thread):
             time.sleep(0.05)
 
 
-def resumed_seconds(archive: Path, scratch: Path, interruptions: int) -> tuple[float, int, dict[str, int], str]:
-    """Wall time, growth of the server's memory, interruptions by kind, and the SHA-256 of what arrived."""
-    settle()
+@dataclass
+class Resumed:
+    """How the upload in pieces went."""
+
+    seconds: float = 0.0
+    restart_seconds: float = 0.0  # of them, without a server
+    growth_bytes: int = 0  # of the server's resident memory, at most
+    counts: dict[str, int] = field(default_factory=lambda: {"client": 0, "server": 0, "connection": 0})
+    sha256: str = ""  # of what arrived
+
+
+def resumed(archive: Path, scratch: Path, interruptions: int) -> Resumed:
+    report_others(settle())
     size = archive.stat().st_size
     kinds = [
         ("client", "server", "connection", "client", "server", "connection", "client")[i % 7]
@@ -152,7 +180,7 @@ def resumed_seconds(archive: Path, scratch: Path, interruptions: int) -> tuple[f
     marks = [size * (i + 1) // (interruptions + 1) for i in range(interruptions)]
     cuts = [mark for mark, kind in zip(marks, kinds, strict=True) if kind == "connection"]
     kills = [(mark, kind) for mark, kind in zip(marks, kinds, strict=True) if kind != "connection"]
-    counts = {"client": 0, "server": 0, "connection": 0}
+    went = Resumed()
     data = scratch / "site"
     data.mkdir()
     environment = os.environ | {"XDG_CACHE_HOME": str(scratch)}
@@ -171,25 +199,28 @@ def resumed_seconds(archive: Path, scratch: Path, interruptions: int) -> tuple[f
                     finished = line.split()[1]
                 elif line.startswith("cut"):
                     cuts.pop(0)
-                    counts["connection"] += 1
+                    went.counts["connection"] += 1
                 elif kills and int(line) >= kills[0][0]:
                     kind = kills.pop(0)[1]
-                    counts[kind] += 1
+                    went.counts[kind] += 1
                     if kind == "client":
                         client.send_signal(signal.SIGKILL)
                     else:
+                        killed = time.monotonic()
                         server.kill()
                         server.start()
+                        went.restart_seconds += time.monotonic() - killed
                         peak.take_baseline()
             if client.wait() not in {0, -signal.SIGKILL}:
                 raise SystemExit("the client failed")
-        seconds = time.monotonic() - start
+        went.seconds = time.monotonic() - start
         peak.is_over = True
     [artefact] = [path for path in (data / "artefacts").rglob("*") if path.is_file()]
     with artefact.open("rb") as file:
-        arrived = hashlib.file_digest(file, "sha256").hexdigest()
+        went.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     shutil.rmtree(data)
-    return seconds, peak.growth_bytes, counts, arrived
+    went.growth_bytes = peak.growth_bytes
+    return went
 
 
 def main() -> None:
@@ -205,13 +236,15 @@ def main() -> None:
         size = archive.stat().st_size
         with archive.open("rb") as file:
             expected = hashlib.file_digest(file, "sha256").hexdigest()
-        peer = curl_seconds(archive, scratch)
-        ours, growth, counts, arrived = resumed_seconds(archive, scratch, arguments.interruptions)
-    print(f"file                {size / 1e9:.2f} GB, checksum {'right' if arrived == expected else 'WRONG'}")
-    print(f"curl -T to nginx    {peer:7.1f} s  {size / peer / 1e6:6.0f} MB/s")
-    print(f"in pieces           {ours:7.1f} s  {size / ours / 1e6:6.0f} MB/s  interrupted: {counts}")
-    print(f"speed ratio         {peer / ours:.2f}")
-    print(f"server memory       grew by {growth / 2**20:.1f} MiB at most")
+        peer, synced = curl_seconds(archive, scratch)
+        went = resumed(archive, scratch, arguments.interruptions)
+    ours = went.seconds
+    print(f"file                {size / 1e9:.2f} GB, checksum {'right' if went.sha256 == expected else 'WRONG'}")
+    print(f"curl -T to nginx    {peer:7.1f} s  {size / peer / 1e6:6.0f} MB/s  on the disk after {synced:.1f} s")
+    print(f"in pieces           {ours:7.1f} s  {size / ours / 1e6:6.0f} MB/s  interrupted: {went.counts}")
+    print(f"without a server    {went.restart_seconds:7.1f} s")
+    print(f"speed ratio         {peer / ours:.2f}, until on the disk {synced / ours:.2f}")
+    print(f"server memory       grew by {went.growth_bytes / 2**20:.1f} MiB at most")
 
 
 if __name__ == "__main__":

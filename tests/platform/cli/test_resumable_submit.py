@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,6 +125,33 @@ def test_a_folder_that_is_packed_anew_goes_on_where_the_last_call_stopped(
     assert offsets[0] > half
     assert said[0].startswith("Going on at byte")
     assert len(client.submissions()) == 1
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_handed_in(
+    server: UploadServer, client: ApiClient, archive: Path, tmp_path: Path
+) -> None:
+    changing = tmp_path / "changing.tar.gz"
+    changing.write_bytes(archive.read_bytes())
+
+    def changes(offset: int) -> None:  # what follows is hashed by then, as is all of a file of this size
+        if offset == 2 << 20:
+            time.sleep(1)
+            with changing.open("r+b") as file:
+                file.seek(5 << 20)
+                file.write(b"other bytes")
+
+    with pytest.raises(CliError, match="changes while it is sent"):
+        client.submit(SLUG, changing, "entry.tar.gz", None, on_offset=changes, say=lambda _: None)
+    assert client.submissions() == []
+    os.truncate(changing, 10 << 20)
+    shrinks = [3 << 20]
+
+    def shrink(offset: int) -> None:
+        if shrinks and offset >= shrinks[0]:
+            os.truncate(changing, shrinks.pop())
+
+    with pytest.raises(CliError, match="became shorter"):
+        client.submit(SLUG, changing, "entry.tar.gz", None, on_offset=shrink, say=lambda _: None)
 
 
 def test_a_refused_file_says_why(server: UploadServer, client: ApiClient, tmp_path: Path) -> None:
