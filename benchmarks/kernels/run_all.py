@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import parts_adapters as adapters
 import parts_products as products
 import parts_training as training
 import torch
@@ -38,6 +39,8 @@ PARTS = {
     "few-rows": products.few_rows,
     "crossover": products.crossover,
     "first-call": training.first_call,
+    "adapters": adapters.steps,
+    "adapters-of-samples": adapters.samples,
 }
 # What is to be shown, as peer's time over ours: the rows by how they begin, the peer, and at least how much.
 BARS = [
