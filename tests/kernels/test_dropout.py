@@ -63,10 +63,12 @@ def test_masks_are_as_likely_as_they_say_and_independent() -> None:
     assert one.mean(1).abs().max() < 6 * (variance / columns) ** 0.5
 
 
-@pytest.mark.parametrize("ranks", [[4], [3, 16, 70], [300]])
+@pytest.mark.parametrize(
+    ("ranks", "rates"), [([4, 5, 5, 5], [0.1, 0.3, 0.3, 0.9]), ([3, 16, 70], [0.3, 0.0, 0.9]), ([300], [0.5])]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_thin_products(dtype: torch.dtype, ranks: list[int], device: torch.device) -> None:
-    rows, columns, rates = 71, 150, [0.3, 0.0, 0.9][: len(ranks)]
+def test_thin_products(dtype: torch.dtype, ranks: list[int], rates: list[float], device: torch.device) -> None:
+    rows, columns = 71, 150
     x = torch.randn(rows, columns + 6, device=device).to(dtype)[:, 2 : columns + 2]
     a, dp = (torch.randn(size, device=device).to(dtype) for size in ((sum(ranks), columns), (rows, sum(ranks))))
     drawn = seeds(len(ranks), device)

@@ -360,16 +360,14 @@ class _NormMlp(torch.autograd.Function):
         operands = {"z": z} if extra2 is None else {"z": z, "extra": extra2}
         through = _THROUGH_GATE
         if magnitude1 is not None:
-            factors = dora.dora_factor(norm1, magnitude1, has_magnitude).view(-1, 2).t().contiguous()
-            operands |= {"gate_factor": factors[0], "up_factor": factors[1]}
+            operands["factor"] = dora.dora_factor(norm1, magnitude1, has_magnitude)
             through = _THROUGH_DORA_GATE
         inner = gradient_product(narrow, down, through[activation][extra2 is not None], pair2, **operands)
         dz, activated = inner["dz"], inner["activated"]
         if dp2 is not None and needs[7]:
             da2 = way2.a_gradient(dp2, a2, activated)
         if magnitude1 is not None:
-            dfactor = torch.stack((inner["dgate_factor"], inner["dup_factor"]), 1).flatten()
-            dmagnitude1 = dora.magnitude_gradient(dfactor, norm1, magnitude1, has_magnitude)
+            dmagnitude1 = dora.magnitude_gradient(inner["dfactor"], norm1, magnitude1, has_magnitude)
         x = rms_norm(h, gain, eps, dtype=dtype, rstd=rstd)[0] if needs[2] or needs[4] else None
         pair1, extra1, da1, dq1 = _adapter_gradients(dz, x if needs[4] else None, (a1, q1, p1), way1)
         norm = (h, dy, gain, rstd, inner["dot"])

@@ -9,6 +9,7 @@ Dimension letters: M rows, K columns of x, E adapters, R the sum of their ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -146,13 +147,15 @@ def _dropped_projection(
     rows, columns = x.shape
     p = x.new_empty(rows, a.shape[0])
     wide, acc = _accumulator(x)
-    for index, span in _spans(ranks) if p.numel() else ():
-        rank = ranks[index]
+    index = first = 0
+    for (rank, rate), group in groupby(zip(ranks, rates, strict=True)) if p.numel() else ():
+        count = len(list(group))
+        span = slice(first, first + count * rank)
         padded, block_m, block_k, warps = _blocks(rank, a.dtype)
         programs = -(-rows // block_m)
-        splits, length = _split(columns, block_k, programs, x.device)
-        partial = x.new_empty(splits, rows, rank, dtype=wide)
-        project_kernel[(programs, splits)](
+        splits, length = _split(columns, block_k, programs * count, x.device)
+        partial = x.new_empty(splits, rows, count * rank, dtype=wide)
+        project_kernel[(programs, splits, count)](
             x,
             x.stride(0),
             a[span],
@@ -160,8 +163,8 @@ def _dropped_projection(
             partial,
             seeds,
             index,
-            _threshold(rates[index]),
-            1 / (1 - rates[index]),
+            _threshold(rate),
+            1 / (1 - rate),
             rows,
             columns,
             rank,
@@ -173,6 +176,7 @@ def _dropped_projection(
             num_warps=warps,
         )
         p[:, span] = partial.sum(0)
+        index, first = index + count, span.stop
     return p
 
 

@@ -50,11 +50,11 @@ def drop_kernel(
 def project_kernel(
     x,  # (M, K)
     x_stride,
-    a,  # (rank, K)
+    a,  # (adapters · rank, K)
     a_stride,
-    partial,  # (splits, M, rank)
+    partial,  # (splits, M, adapters · rank)
     seeds,
-    index,
+    index,  # of the first adapter's seed
     threshold,
     gain,
     M,
@@ -66,12 +66,15 @@ def project_kernel(
     BLOCK_K: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """partial[split] = dropout(x) · aᵀ over a part of the columns."""
+    """partial[split] = dropout(x) · aᵀ over a part of the columns, for adapters of one rank and rate along the grid's
+    third axis: what reads x first leaves it in the L2 cache for the others."""
     split = tl.program_id(1)
+    adapter = tl.program_id(2)
+    a += adapter * rank * a_stride
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     wide = rows[:, None].to(tl.int64)
     ranks = tl.arange(0, RANK)
-    seed = tl.load(seeds + index)
+    seed = tl.load(seeds + index + adapter)
     acc = tl.zeros((BLOCK_M, RANK), ACC)
     for first in range(split * per_split, min((split + 1) * per_split, K), BLOCK_K):
         columns = first + tl.arange(0, BLOCK_K)
@@ -84,7 +87,8 @@ def project_kernel(
             a + ranks[None, :] * a_stride + columns[:, None], mask=(ranks[None, :] < rank) & inside[:, None], other=0.0
         )
         acc = tl.dot(value, block, acc, input_precision="ieee", out_dtype=ACC)
-    place = partial + (split.to(tl.int64) * M + wide) * rank + ranks[None, :]
+    row_length = rank * tl.num_programs(2)
+    place = partial + (split.to(tl.int64) * M + wide) * row_length + adapter * rank + ranks[None, :]
     tl.store(place, acc * gain, mask=(rows[:, None] < M) & (ranks[None, :] < rank))
 
 
