@@ -62,7 +62,7 @@ def main() -> int:
         filled_s = _prepare(options)
         with _web_server(options.web_workers) as (port, server_pid), _beside(options):
             targets = _targets(options.seed)
-            asyncio.run(_ask(port, targets, rate=options.rate, seconds=WARM_S, seed=0))
+            asyncio.run(_ask(port, targets, rate=options.rate / 2, seconds=WARM_S, seed=0))
             reports, cpu_ms = {}, {}
             for kind in [*options.only] or ["mixed"]:
                 chosen = targets if kind == "mixed" else {kind: targets[kind]}
@@ -251,10 +251,13 @@ async def _ask(port: int, targets: dict[str, list[str]], *, rate: float, seconds
     asked = Asked()
     weights = [0.1 if kind == "home" and len(targets) > 1 else 1.0 for kind in targets]
     cookies = await asyncio.to_thread(_sessions)
-    timeout = aiohttp.ClientTimeout(total=30)
-    async with aiohttp.ClientSession(
-        f"http://127.0.0.1:{port}", headers=HEADERS, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-    ) as client:
+    options: dict[str, Any] = {
+        "timeout": aiohttp.ClientTimeout(total=30),
+        "cookie_jar": aiohttp.DummyCookieJar(),
+        # uvicorn closes what was idle for five seconds, perhaps while the next request is on its way.
+        "connector": aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
+    }
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=HEADERS, **options) as client:
         began = time.perf_counter()
         tasks = []
         for number in range(round(rate * seconds)):

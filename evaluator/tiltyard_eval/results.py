@@ -142,6 +142,11 @@ def load_result(source: Path | str | bytes) -> Result:
     return _parse(document)
 
 
+def timing_of(document: object) -> Timing:
+    """The part `timing` of a result document, which has been parsed; ResultError as for the whole."""
+    return _timing(document)
+
+
 def _read_capped(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_RESULT_BYTES + 1)

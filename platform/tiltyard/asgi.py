@@ -5,6 +5,7 @@ of pages and API, two seconds of imports and half of the process's memory, with 
 command line and the workers, which do not come by here, go without.
 """
 
+import gc
 import os
 
 from django.core.asgi import get_asgi_application
@@ -26,3 +27,8 @@ reverse("home")  # loads every address
 remove_orphans()
 recover_soon()
 application = ResumableUploads(UploadSizeLimit(django_application))
+# What is loaded stays. Looking for garbage after every seven hundred objects, as Python does by itself, costs most when
+# a board of thousands of entries is made, none of which is garbage.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)

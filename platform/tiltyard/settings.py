@@ -53,6 +53,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "tiltyard.web.middleware.turns",
     "tiltyard.web.middleware.trusted_proxies",  # before anything that asks for the scheme or the address
     "django.middleware.security.SecurityMiddleware",
     "tiltyard.web.middleware.content_security_policy",
@@ -119,7 +120,9 @@ def database_from_url(url: str) -> dict[str, object]:
             "PORT": str(parts.port or ""),
             "CONN_MAX_AGE": 0 if pool_size else 60,
             "CONN_HEALTH_CHECKS": True,
-            "OPTIONS": pool,
+            # Planning takes PostgreSQL longer than most of our queries do, so each connection keeps the plans of those
+            # it has seen a few times.
+            "OPTIONS": {**pool, "server_side_binding": True, "prepare_threshold": 3},
         }
     raise ImproperlyConfigured(f"TILTYARD_DATABASE_URL starts with {parts.scheme!r}: use sqlite:/// or postgres://.")
 

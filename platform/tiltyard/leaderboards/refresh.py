@@ -8,10 +8,14 @@ in CHECK_EVERY, should somebody have changed its rows past the programs.
 """
 
 import logging
+import os
+import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,9 +34,11 @@ from tiltyard_eval.twins import Scores
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _Items = dict[tuple[uuid.UUID, int, str], list[float]]
 
 CHECK_EVERY = timedelta(minutes=10)
+_NICE = 15  # of 19, the least
 _REST = 5  # a board that took a second to compute is left alone for five, so that the other jobs get their turn
 
 
@@ -108,7 +114,23 @@ def compute(track: Track, suites: Sequence[Suite], runs: Sequence[Run]) -> Board
             complete, is_reference, _twins(complete, is_reference, suites, links, items), strict=True
         )
     ]
-    return board_statistics(who, _questions(complete, suites, links, items), competition.scoring)
+    questions = _questions(complete, suites, links, items)
+    return _in_background(lambda: board_statistics(who, questions, competition.scoring))
+
+
+def _in_background(work: Callable[[], T]) -> T:
+    """The work's result, from a thread of low priority: ten seconds for a large board must not slow the pages.
+
+    Linux gives every thread a priority of its own, which one without privileges can only lower: so it is a new one. The
+    work must not ask the database, whose connections belong to threads.
+    """
+
+    def run() -> T:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        return work()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="statistics") as pool:
+        return pool.submit(run).result()
 
 
 def _twins(

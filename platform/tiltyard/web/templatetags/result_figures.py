@@ -1,13 +1,11 @@
 """A suite's result on a run's page, of the parts that the evaluator's report is made of."""
 
-import json
-
 from django import template
 from django.utils.safestring import SafeString, mark_safe
 
 from tiltyard.submissions.models import SuiteResult
 from tiltyard_eval.pieces import latency, outcomes, tables
-from tiltyard_eval.results import ResultError, TaskResult, load_result
+from tiltyard_eval.results import ResultError, TaskResult, timing_of
 
 register = template.Library()
 
@@ -26,11 +24,14 @@ def outcome_figure(result: SuiteResult) -> SafeString:
 
 @register.simple_tag
 def latency_figure(result: SuiteResult) -> SafeString:
-    """How long the server took for requests; nothing of a hidden suite, whose questions it could spell in delays."""
+    """How long the server took for requests; nothing of a hidden suite, whose questions it could spell in delays.
+
+    The suite's result must have been read with this part of its document as `timing`.
+    """
     if result.suite.is_hidden:
         return SafeString("")
     try:
-        timing = load_result(json.dumps(result.result).encode()).timing
+        timing = timing_of(result.timing)  # type: ignore[attr-defined]  # annotated
     except ResultError:  # stored by a version whose results were others
         return SafeString("")
     return mark_safe(latency.latency_figure(timing, timing.latency_histogram, "requests"))  # noqa: S308  numbers

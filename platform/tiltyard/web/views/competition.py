@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
 from django.utils import timezone
 
 from tiltyard.competitions.models import Competition, Phase
@@ -20,8 +20,9 @@ OVERVIEW, RULES = "overview", "rules"
 def frame(
     competition: Competition, tab: str, now: datetime, phases: Sequence[Phase] | None = None
 ) -> dict[str, object]:
-    """What the band above every page of a competition needs."""
+    """What the band above every page of a competition needs, and as `page` the bundle's page of the tab's name."""
     phases = list(competition.phases.all()) if phases is None else phases
+    pages = {page.slug: page for page in competition.pages.all()}
     return {
         "competition": competition,
         "tab": tab,
@@ -31,18 +32,15 @@ def frame(
         "next_phase": min(
             (phase for phase in phases if phase.starts_at > now), key=lambda p: p.starts_at, default=None
         ),
-        "more_pages": [page for page in competition.pages.all() if page.slug not in {OVERVIEW, RULES}],
+        "page": pages.get(tab),
+        "more_pages": [page for slug, page in pages.items() if slug not in {OVERVIEW, RULES}],
     }
 
 
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     competition = visible_competition(request, slug)
     context = frame(competition, OVERVIEW, timezone.now())
-    return render(
-        request,
-        "competition/overview.html",
-        context | {"page": competition.pages.filter(slug=OVERVIEW).first(), "tracks": _tracks(competition)},
-    )
+    return render(request, "competition/overview.html", context | {"tracks": _tracks(competition)})
 
 
 def tasks(request: HttpRequest, slug: str) -> HttpResponse:
@@ -65,11 +63,7 @@ def tasks(request: HttpRequest, slug: str) -> HttpResponse:
 def rules(request: HttpRequest, slug: str) -> HttpResponse:
     competition = visible_competition(request, slug)
     context = frame(competition, RULES, timezone.now())
-    return render(
-        request,
-        "competition/rules.html",
-        context | {"page": competition.pages.filter(slug=RULES).first(), "tracks": _tracks(competition)},
-    )
+    return render(request, "competition/rules.html", context | {"tracks": _tracks(competition)})
 
 
 def dates(request: HttpRequest, slug: str) -> HttpResponse:
@@ -82,8 +76,10 @@ def page(request: HttpRequest, slug: str, page_slug: str) -> HttpResponse:
     competition = visible_competition(request, slug)
     if page_slug in {OVERVIEW, RULES}:
         raise Http404  # they have addresses of their own
-    found = get_object_or_404(competition.pages, slug=page_slug)
-    return render(request, "competition/page.html", frame(competition, page_slug, timezone.now()) | {"page": found})
+    context = frame(competition, page_slug, timezone.now())
+    if context["page"] is None:
+        raise Http404
+    return render(request, "competition/page.html", context)
 
 
 @login_required

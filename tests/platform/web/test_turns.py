@@ -1,0 +1,41 @@
+"""A burst of requests is worked on a few at a time."""
+
+import threading
+import time
+
+from django.http import HttpRequest, HttpResponse
+
+from tiltyard.web.middleware import turns
+
+
+def test_few_requests_are_worked_on_at_once() -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def view(request: HttpRequest) -> HttpResponse:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        if request.path == "/broken":
+            raise ValueError
+        return HttpResponse("ok")
+
+    ask, statuses = turns(view), list[int]()
+
+    def client(number: int) -> None:
+        request = HttpRequest()
+        request.path = "/broken" if number % 3 == 0 else "/"
+        try:
+            statuses.append(ask(request).status_code)
+        except ValueError:
+            statuses.append(500)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(statuses) == [200] * 8 + [500] * 4, "an error gives its turn back"
+    assert most[0] == 3
