@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition, Page, Phase, Suite, Track
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.leaderboards.keys import ranking_basis
 from tiltyard.submissions.models import (
     Artefact,
     ResourceUse,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition, Page, Phase, Suite, Track
 from tiltyard.leaderboards.changes import board_changed
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.leaderboards.keys import ranking_basis
 from tiltyard.submissions.models import Artefact, Run, RunEvent, Sample, Submission, SuiteResult, TaskResult
 from tiltyard.submissions.states import FINAL, FailureReason, RunState
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ninja import Schema
 
-from tiltyard.leaderboards.statistics import EntryStatistics, Range
+from tiltyard.leaderboards.documents import EntryStatistics, Range
 
 
 class ErrorOut(Schema):

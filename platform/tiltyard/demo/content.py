@@ -11,7 +11,7 @@ from tiltyard.cli.packing import pack_directory
 from tiltyard.competitions.bundle import import_bundle
 from tiltyard.competitions.models import Competition, Track
 from tiltyard.demo.place import REPOSITORY_DIR
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.leaderboards.keys import ranking_basis
 from tiltyard.submissions.intake import accept_upload, queue_run
 from tiltyard.submissions.models import Run, Submission
 from tiltyard.submissions.states import ACTIVE, RunState

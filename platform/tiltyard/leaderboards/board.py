@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from tiltyard.competitions.columns import COLUMNS, Column
 from tiltyard.competitions.models import Competition, Suite, Track
+from tiltyard.leaderboards.documents import BoardDocument, EntryStatistics
 from tiltyard.leaderboards.entrants import entrants
 from tiltyard.leaderboards.feedback import Feedback, Shares, feedback_now, withhold
 from tiltyard.leaderboards.figures import columns_of, figures
 from tiltyard.leaderboards.keys import fingerprint
 from tiltyard.leaderboards.models import BoardStatistics
-from tiltyard.leaderboards.statistics import BoardDocument, EntryStatistics
 from tiltyard.submissions.models import Run, Submission
 
 WEIGHTED_MEAN = "weighted_mean"

@@ -27,7 +27,7 @@ from tiltyard.competitions.columns import COLUMNS
 from tiltyard.competitions.models import Suite, Track
 from tiltyard.leaderboards.feedback import Feedback, Shares
 from tiltyard.leaderboards.figures import columns_of, in_sql
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.leaderboards.keys import ranking_basis
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
 

@@ -4,7 +4,7 @@ import csv
 import io
 
 from tiltyard.leaderboards.board import Board, Entry, Shown
-from tiltyard.leaderboards.statistics import Excess, Range, Twins
+from tiltyard.leaderboards.documents import Excess, Range, Twins
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _PARTS = ("score", "weighted_mean", "open", "hidden", "gap", "excess", "strength", "twins")

@@ -2,15 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from tiltyard.competitions.models import Suite, Track
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.competitions.models import Competition, Suite, Track
 from tiltyard.submissions.models import Run
 
 _VERSION: Final = 1  # raise it when the same rows make another board
 _STATISTICS_VERSION: Final = 2  # the same for statistics
+
+
+def ranking_basis(competition: Competition, suites: Iterable[Suite] | None = None) -> str:
+    """Names the active suites and their weights; scores are comparable only under the same basis."""
+    active = suites if suites is not None else competition.suites.filter(is_active=True)
+    parts = sorted(f"{suite.sha256}:{suite.weight!r}" for suite in active)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def board_key(track: Track, suites: Sequence[Suite], feedback: str) -> str:

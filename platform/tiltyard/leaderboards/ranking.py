@@ -1,10 +1,9 @@
 """A run's ranking score from the results of its suites."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tiltyard.competitions.models import Competition, Suite
+from tiltyard.competitions.models import Suite
 from tiltyard_eval.stats import Interval, Stratum
 from tiltyard_eval.stats.gap import gap
 from tiltyard_eval.stats.scores import score_strata
@@ -53,13 +52,6 @@ def rank_suites(results: Sequence[SuiteScores]) -> RankingScores:
         hidden=_score(hidden_part) if hidden_part else None,
         gap=gap(open_part, hidden_part) if open_part and hidden_part else None,
     )
-
-
-def ranking_basis(competition: Competition, suites: Iterable[Suite] | None = None) -> str:
-    """Names the active suites and their weights; scores are comparable only under the same basis."""
-    active = suites if suites is not None else competition.suites.filter(is_active=True)
-    parts = sorted(f"{suite.sha256}:{suite.weight!r}" for suite in active)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _part(results: Sequence[SuiteScores], visibility: str) -> list[Stratum]:

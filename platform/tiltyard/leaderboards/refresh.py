@@ -20,12 +20,13 @@ from typing import TypeVar
 import numpy as np
 
 from tiltyard.competitions.models import Suite, Track
+from tiltyard.leaderboards.climbing import settle
+from tiltyard.leaderboards.documents import BoardDocument, Twins
 from tiltyard.leaderboards.entrants import entrants
-from tiltyard.leaderboards.feedback import settle
 from tiltyard.leaderboards.keys import board_key, fingerprint
 from tiltyard.leaderboards.models import BoardStatistics
 from tiltyard.leaderboards.rules import Question
-from tiltyard.leaderboards.statistics import BoardDocument, Entrant, Twins, board_statistics
+from tiltyard.leaderboards.statistics import Entrant, board_statistics
 from tiltyard.leaderboards.suite_links import SuiteLinks, read_links, twin_pair, twin_statistics
 from tiltyard.leaderboards.summaries import summarise
 from tiltyard.submissions.models import Run, TaskResult

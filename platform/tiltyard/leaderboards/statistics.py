@@ -3,15 +3,14 @@
 Pure functions over arrays. What they give is stored as JSON (`refresh`), shown by the board and exported by the API.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from tiltyard.leaderboards.documents import DIGITS, BoardDocument, EntryStatistics, Excess, Range, Twins
 from tiltyard.leaderboards.rules import Question, ScoringError, apply_rule
-from tiltyard_eval.stats import Interval, TaskScores
+from tiltyard_eval.stats import TaskScores
 from tiltyard_eval.stats.bradley_terry import strengths_with_intervals
 from tiltyard_eval.stats.correlation import MIN_ENTRIES, rank_correlation
 from tiltyard_eval.stats.gap import MARGIN, OverfitTest, overfit_tests_of
@@ -21,99 +20,6 @@ from tiltyard_eval.stats.wins import win_rates
 
 # Every two entries play a game on every item, held in memory at once: 100 entries and 960 items take 0.25 GB.
 STRENGTHS_ENTRIES_MAX = 100
-_DIGITS = 6
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Range(_Document):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, found: Interval) -> "Range":
-        return cls(value=round(found.value, _DIGITS), low=round(found.low, _DIGITS), high=round(found.high, _DIGITS))
-
-
-class Excess(_Document):
-    """How much more an entry loses from open to hidden than the reference baseline that speaks most for it."""
-
-    value: float
-    low: float
-    high: float
-    baseline: str
-    p_value: float  # of losing at most the margin more; corrected for all entries tested
-    flagged: bool
-
-
-class Twins(_Document):
-    """Open minus hidden over questions that differ in their wording only."""
-
-    value: float
-    low: float
-    high: float
-    pairs: int
-    p_value: float | None  # of at most the margin more than every baseline; corrected for all entries; None for those
-    flagged: bool
-
-
-class EntryStatistics(_Document):
-    """One entry of a board.
-
-    Attributes:
-        score: By the competition's rule.
-        rank_low, rank_high: Which ranks are possible among participants; None for organisers' entries.
-        group: Tie group, 1 is best. Nobody in a group is shown to be worse than its best entry.
-        excess: None for reference baselines, and where there is no open or no hidden suite or no baseline.
-        win_rate: Mean share of the other entries that it beats in a task.
-        strength: Bradley–Terry log-strength; 0 is the board's average.
-        twins: None where suites have no twins.
-    """
-
-    score: Range
-    rank_low: int | None
-    rank_high: int | None
-    group: int
-    excess: Excess | None
-    win_rate: float | None
-    strength: Range | None
-    twins: Twins | None
-
-    @property
-    def chance(self) -> Range | None:
-        """The strength as the probability of doing better than an average entry on a question where the two differ."""
-        if self.strength is None:
-            return None
-        value, low, high = (
-            1.0 / (1.0 + math.exp(-part)) for part in (self.strength.value, self.strength.low, self.strength.high)
-        )
-        return Range(value=value, low=low, high=high)
-
-
-class BoardDocument(_Document):
-    """All statistics of a board.
-
-    Attributes:
-        entries: By the run's id.
-        correlation: Spearman's rank correlation of open and hidden scores; None with fewer than five entries.
-        detectable: The smallest difference of two scores that is found with 80 % probability, for `ranking`, `open` and
-            `hidden` scores, 0..1: the median over pairs of entries, or planned for the worst case when there is one.
-        references: Names of the baselines that gaps are compared with.
-        margin: How much more than every baseline an honest entry may lose, 0..1.
-        problem: Why the competition's rule could not be applied and the weighted mean ranks instead; empty otherwise.
-    """
-
-    entries: dict[str, EntryStatistics]
-    correlation: Range | None
-    detectable: dict[str, float]
-    references: list[str]
-    margin: float
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -193,9 +99,9 @@ def _excesses(
 
 def _excess(test: OverfitTest, names: Sequence[str]) -> Excess:
     return Excess(
-        value=round(test.excess.value, _DIGITS),
-        low=round(test.excess.low, _DIGITS),
-        high=round(test.excess.high, _DIGITS),
+        value=round(test.excess.value, DIGITS),
+        low=round(test.excess.low, DIGITS),
+        high=round(test.excess.high, DIGITS),
         baseline=names[test.nearest],
         p_value=test.p_value,
         flagged=test.flagged,
@@ -218,7 +124,7 @@ def _win_rates(questions: Sequence[Question]) -> list[float | None]:
     table = np.stack([task.scores.mean(axis=1) for task in tasks], axis=1)  # (entries, tasks)
     weights = np.array([task.weight for task in tasks])
     rates = win_rates(table).mean(weights=weights)
-    return [None if np.isnan(rate) else round(float(rate), _DIGITS) for rate in rates]
+    return [None if np.isnan(rate) else round(float(rate), DIGITS) for rate in rates]
 
 
 def _strengths(questions: Sequence[Question]) -> list[Range | None]:
@@ -249,7 +155,7 @@ def _detectable(questions: Sequence[Question]) -> dict[str, float]:
         "open": _tasks(_part(questions, is_hidden=False)),
         "hidden": _tasks(_part(questions, is_hidden=True)),
     }
-    return {name: round(_smallest_difference(tasks), _DIGITS) for name, tasks in parts.items() if tasks}
+    return {name: round(_smallest_difference(tasks), DIGITS) for name, tasks in parts.items() if tasks}
 
 
 def _smallest_difference(tasks: Sequence[TaskScores]) -> float:

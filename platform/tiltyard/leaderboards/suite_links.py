@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiltyard.competitions.models import Suite
-from tiltyard.leaderboards.statistics import Twins
+from tiltyard.leaderboards.documents import Twins
 from tiltyard_eval.stats.gap import LEVEL, holm
 from tiltyard_eval.suite import SuiteError, load_suite
 from tiltyard_eval.twins import MIN_PAIRS, ItemKey, Scores, TwinGap, TwinScores, twin_gap, twin_links

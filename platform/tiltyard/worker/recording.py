@@ -10,8 +10,10 @@ from django.utils import timezone
 from tiltyard.competitions.models import Suite
 from tiltyard.evaluation import SampleRow, Usage
 from tiltyard.leaderboards.changes import board_changed
-from tiltyard.leaderboards.feedback import climb, scored_message
-from tiltyard.leaderboards.ranking import SuiteScores, rank_suites, ranking_basis
+from tiltyard.leaderboards.climbing import climb
+from tiltyard.leaderboards.feedback import scored_message
+from tiltyard.leaderboards.keys import ranking_basis
+from tiltyard.leaderboards.ranking import SuiteScores, rank_suites
 from tiltyard.submissions.manifests import signed_manifest
 from tiltyard.submissions.models import ResourceUse, Run, Sample, SuiteResult, TaskResult
 from tiltyard.submissions.states import RunState
@@ -61,7 +63,7 @@ def record_scores(
     fields: dict[str, Any] = ranking.run_fields()
     basis = ranking_basis(run.submission.competition, [one.suite for one in scored])
     now = timezone.now()
-    message = scored_message(run.submission.competition, ranking, now)
+    message = scored_message(run.submission.competition, ranking.score, now)
     try:
         with transaction.atomic():
             # First, because it takes the row's lock and tells whether the rest may be written at all.

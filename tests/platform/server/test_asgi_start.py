@@ -36,3 +36,9 @@ def test_other_processes_do_without_the_pages(tmp_path: Path) -> None:
     loaded = _modules_loaded("# then\nimport django\ndjango.setup()", tmp_path)
     assert "tiltyard.uploads.models" in loaded
     assert not {"tiltyard.urls", "tiltyard.api.api", "scipy"} & set(loaded)
+
+
+def test_the_web_server_does_without_what_computes_statistics(tmp_path: Path) -> None:
+    loaded = _modules_loaded("# then\nimport tiltyard.asgi", tmp_path)
+    assert "tiltyard.leaderboards.board" in loaded
+    assert not {"scipy", "tiltyard.leaderboards.statistics"} & set(loaded), "a second and 60 MiB of each process"

@@ -17,8 +17,8 @@ from tiltyard.accounts.models import User
 from tiltyard.competitions.bundle import import_bundle
 from tiltyard.competitions.models import Competition, Suite
 from tiltyard.leaderboards.board import leaderboard
+from tiltyard.leaderboards.keys import ranking_basis
 from tiltyard.leaderboards.models import BoardStatistics
-from tiltyard.leaderboards.ranking import ranking_basis
 from tiltyard.leaderboards.refresh import refresh, refresh_all
 from tiltyard.leaderboards.rules import Question
 from tiltyard.leaderboards.statistics import Entrant, board_statistics

@@ -18,7 +18,7 @@ from tiltyard.competitions.bundle import import_bundle
 from tiltyard.competitions.models import Competition
 from tiltyard.demo import content, place, processes, watch
 from tiltyard.leaderboards.board import leaderboard
-from tiltyard.leaderboards.ranking import ranking_basis
+from tiltyard.leaderboards.keys import ranking_basis
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
 

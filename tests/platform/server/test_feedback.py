@@ -18,9 +18,9 @@ from tiltyard.accounts.models import ApiToken, User
 from tiltyard.api.api import api
 from tiltyard.competitions.models import Phase
 from tiltyard.leaderboards.board import leaderboard
-from tiltyard.leaderboards.feedback import climb, scored_message, settle
+from tiltyard.leaderboards.climbing import climb, settle
+from tiltyard.leaderboards.feedback import scored_message
 from tiltyard.leaderboards.models import LadderScore
-from tiltyard.leaderboards.ranking import RankingScores
 from tiltyard.leaderboards.refresh import refresh
 from tiltyard.submissions.models import Run, SuiteResult
 from tiltyard.submissions.states import RunState
@@ -281,7 +281,7 @@ def test_a_competition_that_withholds_from_now_on_publishes_older_runs_in_order(
 def test_the_event_that_ends_a_run(live: Site, mode: str, tells: bool) -> None:
     withhold(live, mode)
     half = Interval(0.5, 0.4, 0.6)
-    message = scored_message(live.competition, RankingScores(half, half, half, half), live.now)
+    message = scored_message(live.competition, half, live.now)
     assert ("50.0%" in message) is tells
 
 
