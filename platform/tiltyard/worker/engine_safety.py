@@ -5,6 +5,7 @@ the engine, its kernel, its options, a restart of the machine (where worker and 
 or the sandbox's own options. A failure is not remembered, so that a mended engine is used at once.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -75,13 +76,14 @@ def _boot_id() -> str:
     return _BOOT_ID.read_text().strip() if host.startswith("unix://") and _BOOT_ID.exists() else ""
 
 
-def _memory() -> Path:
-    return Path(settings.WORK_DIR) / "selfcheck.json"
+def _memory(fingerprint: str) -> Path:
+    """One file for each engine: hosts that share this folder must not forget each other's."""
+    return Path(settings.WORK_DIR) / f"selfcheck-{fingerprint[:16]}.json"
 
 
 def _is_remembered(fingerprint: str) -> bool:
     try:
-        kept = json.loads(_memory().read_text())
+        kept = json.loads(_memory(fingerprint).read_text())
         age_s = time.time() - float(kept["at"])
         return bool(kept["fingerprint"] == fingerprint) and 0 <= age_s < REMEMBERED_S
     except (OSError, ValueError, TypeError, KeyError):
@@ -89,6 +91,14 @@ def _is_remembered(fingerprint: str) -> bool:
 
 
 def _remember(fingerprint: str) -> None:
-    part = _memory().with_suffix(f".{os.getpid()}.part")
+    _forget_old()
+    part = _memory(fingerprint).with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps({"fingerprint": fingerprint, "at": time.time()}))
-    part.replace(_memory())
+    part.replace(_memory(fingerprint))
+
+
+def _forget_old() -> None:
+    for path in Path(settings.WORK_DIR).glob("selfcheck-*"):
+        with contextlib.suppress(OSError):  # another worker does the same
+            if time.time() - path.stat().st_mtime > REMEMBERED_S:
+                path.unlink()

@@ -1,6 +1,7 @@
 """A worker takes no run on an engine that does not hold, proves it once, and proves it again after a change."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,19 @@ def test_a_safe_engine_is_proved_once_and_again_after_a_change(
     monkeypatch.setattr(engine_safety, "_boot_id", lambda: "another boot")
     with fit_machine():
         assert len(made) == 2
-    kept = Path(settings.WORK_DIR) / "selfcheck.json"
-    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"at": 0}))
-    assert not engine_safety._is_remembered(json.loads(kept.read_text())["fingerprint"])
+    both = sorted(Path(settings.WORK_DIR).glob("selfcheck-*.json"))
+    assert len(both) == 2, "engines of hosts that share this folder are remembered beside each other"
+    kept = both[0]
+    fingerprint = json.loads(kept.read_text())["fingerprint"]
+    assert engine_safety._is_remembered(fingerprint)
+    kept.write_text(json.dumps({"fingerprint": fingerprint, "at": 0}))
+    assert not engine_safety._is_remembered(fingerprint)
     kept.write_text("{")
-    assert not engine_safety._is_remembered("")
+    assert not engine_safety._is_remembered(fingerprint)
+    os.utime(kept, (0, 0))
+    engine_safety._remember("another")
+    assert not kept.exists()
+    assert both[1].exists()
 
 
 def test_a_worker_refuses_an_engine_on_which_one_limit_is_lifted(
@@ -69,7 +78,7 @@ def test_a_worker_refuses_an_engine_on_which_one_limit_is_lifted(
     ):
         pass
     assert {check.name for check in made[0].failed} == {"fork_bomb", "thread_bomb"}
-    assert not (Path(settings.WORK_DIR) / "selfcheck.json").exists()
+    assert not list(Path(settings.WORK_DIR).glob("selfcheck-*"))
 
 
 def test_a_runtime_that_the_engine_lacks_is_named(settings: Settings) -> None:
