@@ -170,10 +170,10 @@ def _sha256(path: Path) -> str:
 
 def _announce(sha256: str, kind: Artefact.Kind, size_bytes: int, now: datetime) -> Artefact:
     """The file's row, from before the file is in the store: what has a row that is needed is never collected."""
-    fields = {"kind": kind, "size_bytes": size_bytes, "needed_at": now}
-    artefact, is_new = Artefact.objects.get_or_create(sha256=sha256, defaults=fields)
-    if not is_new:
-        Artefact.objects.filter(pk=artefact.pk).update(needed_at=now)
+    row = Artefact(sha256=sha256, kind=kind, size_bytes=size_bytes, needed_at=now)
+    (artefact,) = Artefact.objects.bulk_create(
+        [row], update_conflicts=True, unique_fields=["sha256"], update_fields=["needed_at"]
+    )
     return artefact
 
 
