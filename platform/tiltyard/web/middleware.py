@@ -3,6 +3,7 @@
 import ipaddress
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 
 from django.conf import settings
@@ -27,16 +28,17 @@ _FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDE
 
 
 def turns(get_response: GetResponse) -> GetResponse:
-    """Work on a few requests at a time, in about the order in which they came.
+    """Make a few pages at a time, in about the order in which they were asked for.
 
     Under ASGI each request has a thread of its own. Of many at once all get slower together, whoever makes a board for
-    the others among them, until they do it themselves: then a burst costs many times what it should. The body is here
-    already, and the answer is sent elsewhere, so that no slow client holds a turn.
+    the others among them, until they do it themselves: then a burst costs many times what it should. An answer is sent
+    elsewhere, so that no slow client holds a turn; and what changes something takes none, since looking through an
+    upload of gigabytes must not hold up the pages.
     """
     free = threading.BoundedSemaphore(_AT_ONCE)
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        with free:
+        with free if request.method in {"GET", "HEAD"} else nullcontext():
             return get_response(request)
 
     return middleware

@@ -24,8 +24,9 @@ def test_few_requests_are_worked_on_at_once() -> None:
 
     ask, statuses = turns(view), list[int]()
 
-    def client(number: int) -> None:
+    def client(number: int, method: str = "GET") -> None:
         request = HttpRequest()
+        request.method = method
         request.path = "/broken" if number % 3 == 0 else "/"
         try:
             statuses.append(ask(request).status_code)
@@ -39,3 +40,26 @@ def test_few_requests_are_worked_on_at_once() -> None:
         thread.join(timeout=30)
     assert sorted(statuses) == [200] * 8 + [500] * 4, "an error gives its turn back"
     assert most[0] == 3
+
+
+def test_what_changes_something_takes_no_turn() -> None:
+    all_here = threading.Barrier(6, timeout=20)
+
+    def view(request: HttpRequest) -> HttpResponse:
+        all_here.wait()
+        return HttpResponse("ok")
+
+    ask = turns(view)
+
+    def client(method: str) -> None:
+        request = HttpRequest()
+        request.method = method
+        ask(request)
+
+    threads = [threading.Thread(target=client, args=(method,)) for method in ["GET"] * 3 + ["POST"] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert all_here.n_waiting == 0
+    assert not all_here.broken
