@@ -21,10 +21,11 @@ from typing import Any
 import torch
 
 from tiltyard_kernels.blocks.adapters import Adapter, Joined, Route, join_adapters, route
+from tiltyard_kernels.blocks.bases import gradient_product
 from tiltyard_kernels.blocks.programs import biased, residual
 from tiltyard_kernels.gemm import LowRank, gemm, matmul
 from tiltyard_kernels.gemm.ops import RANK_MAX
-from tiltyard_kernels.quantise.linear import dequantised, packed_gradient, packed_matmul
+from tiltyard_kernels.quantise.linear import packed_gradient, packed_matmul
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
 
 __all__ = [
@@ -191,13 +192,12 @@ def base_gradient(
     extra: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """dy · weight + P · Q + extra (M, K), for a pair (P, Q)."""
+    if extra is not None:
+        return gradient_product(dy, weight, residual, pair, residual=extra)["out"]
     low_rank = None if pair is None else LowRank(*pair)
-    if extra is None and isinstance(weight, QuantisedTensor):
+    if isinstance(weight, QuantisedTensor):
         return packed_gradient(dy, weight.packed(), low_rank)
-    plain = dequantised(weight, dy.dtype) if isinstance(weight, QuantisedTensor) else weight
-    if extra is None:
-        return matmul(dy, plain, low_rank=low_rank)
-    return gemm(dy, plain, residual, low_rank=low_rank, residual=extra)["out"]
+    return matmul(dy, weight, low_rank=low_rank)
 
 
 class _AdaptedLinear(torch.autograd.Function):
