@@ -31,6 +31,7 @@ from tiltyard_sandbox.engine import (
     EngineStream,
     api_url,
     is_disk_full,
+    is_store_fault,
 )
 from tiltyard_sandbox.entries import EntryKind, walk
 from tiltyard_sandbox.guarded import CHUNK_BYTES, chunks
@@ -173,6 +174,8 @@ def _followed(
         raise watch.verdict
     if build.error is not None and is_disk_full(build.error):
         raise disk.fault(watch.written_bytes) if disk else InfraFault(f"The build failed: {build.error[-300:]}")
+    if build.error is not None and is_store_fault(build.error):
+        raise InfraFault(f"The Docker engine lost an image during the build: {build.error[:300]}")
     if build.error is not None:
         raise SubmissionFault(Reason.BUILD_FAILED, build.failure_message())
     if build.image_id is None:
@@ -206,7 +209,9 @@ class _Build:
             "rm": "1",
             "forcerm": "1",
             "pull": "0",
-            "nocache": "0",
+            # Builds would share what STAGE_HEAD's first line makes, and nothing else, since their labels differ: one
+            # that ends takes it away while another begins to build on it.
+            "nocache": "1",
             "memory": self._limits.memory_bytes,
             "memswap": self._limits.memory_bytes,
             "cpuperiod": CPU_PERIOD_US,

@@ -117,3 +117,16 @@ def is_gone(error: docker.errors.APIError) -> bool:
 def is_disk_full(complaint: str) -> bool:
     """Whether the engine complains of its own disk. Only at the end is the text sure not to be a participant's."""
     return complaint.strip().lower().endswith("no space left on device")
+
+
+_STORE_FAULT: Final = re.compile(
+    r"failed to get digest sha256:[0-9a-f]{64}: open /|layer does not exist|No such image: sha256:[0-9a-f]{64}"
+)
+
+
+def is_store_fault(complaint: str) -> bool:
+    """Whether the engine misses a piece of its own store: killed while it wrote, or another took the image away.
+
+    Only at the beginning is the text sure not to be a participant's: what a Dockerfile or a step says comes later.
+    """
+    return _STORE_FAULT.match(complaint) is not None

@@ -154,6 +154,23 @@ def test_a_build_leaves_its_image_and_no_other_stage(builder: Builder, pack: Pac
     assert builder.client.images.get(second.image_id)
 
 
+def test_two_builds_share_nothing_but_the_base(builder: Builder, pack: Pack) -> None:
+    """One that ends takes away what it made; another that had begun to build on it would fail."""
+
+    def made_of(image_id: str) -> set[str]:
+        steps = set()
+        base = builder.client.images.get(PYTHON_IMAGE).id
+        while image_id and image_id != base:
+            steps.add(image_id)
+            image_id = builder.client.images.get(image_id).attrs["Parent"]
+        return steps
+
+    archive = pack(context(PLAIN + b"RUN echo x > /x\n"))
+    first, second = (made_of(builder.build(archive).image_id) for _ in range(2))
+    assert len(first) == len(second) > 2
+    assert first & second == set()
+
+
 def test_a_volume_over_a_system_folder_is_rejected(builder: Builder, pack: Pack) -> None:
     with pytest.raises(SubmissionFault, match="VOLUME at /etc/x"):
         builder.build(pack(context(PLAIN + b"VOLUME /etc/x\n")))

@@ -18,6 +18,9 @@ from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.manifest import SubmissionManifest
 from tiltyard_sandbox.verdicts import InfraFault, SandboxError, SubmissionFault
 
+LOST = f"failed to get digest sha256:{64 * 'c'}: open /var/lib/docker/image/overlay2/c: no such file or directory"
+    f"failed to get digest sha256:{64 * 'c'}: open /var/lib/docker/image/overlay2/imagedb/c: no such file or directory"
+)
 FULL = "write /layer.tar: no space left on device"
 VICTIM = "Loaded image ID: sha256:" + "a" * 64
 FOLDER = {"Dockerfile": b"FROM plain\n", "tiltyard.yaml": b"name: a\nbase_model: b\ntraining_data: c\nlicence: d\n"}
@@ -115,9 +118,13 @@ def test_an_error_is_an_error_whatever_it_quotes(
         (400, json.dumps({"message": "unknown instruction"}), SubmissionFault),
         (200, json.dumps({"error": f"failed to copy files: {FULL}"}), InfraFault),
         (200, json.dumps({"error": f"The command 'echo {FULL}' returned a non-zero code: 1"}), SubmissionFault),
+        (200, json.dumps({"error": LOST}), InfraFault),
+        (200, json.dumps({"error": "layer does not exist"}), InfraFault),
+        (200, json.dumps({"error": f"COPY failed: {LOST}"}), SubmissionFault),
+        (200, json.dumps({"error": f"The command '{LOST}' returned a non-zero code: 1"}), SubmissionFault),
     ],
 )
-def test_a_full_disk_is_not_the_participants_fault(
+def test_what_the_engine_lacks_is_not_the_participants_fault(
     status: int, body: str, fault: type[SandboxError], tmp_path: Path
 ) -> None:
     with answering(status, body) as client, pytest.raises(fault):
