@@ -19,8 +19,6 @@ from tiltyard_sandbox.manifest import SubmissionManifest
 from tiltyard_sandbox.verdicts import InfraFault, SandboxError, SubmissionFault
 
 LOST = f"failed to get digest sha256:{64 * 'c'}: open /var/lib/docker/image/overlay2/c: no such file or directory"
-    f"failed to get digest sha256:{64 * 'c'}: open /var/lib/docker/image/overlay2/imagedb/c: no such file or directory"
-)
 FULL = "write /layer.tar: no space left on device"
 VICTIM = "Loaded image ID: sha256:" + "a" * 64
 FOLDER = {"Dockerfile": b"FROM plain\n", "tiltyard.yaml": b"name: a\nbase_model: b\ntraining_data: c\nlicence: d\n"}
