@@ -202,9 +202,9 @@ def mlp(bench: Bench) -> None:
             ours = [x.detach().requires_grad_(x is not rstd) for x in (h, rstd, gate_up, down)]
             calls = {"ours": gradients(fused_mlp, ours, dy), "eager": gradients(eager_mlp, plain, dy)}
             calls["compile"] = gradients(compiled, plain, dy)
-            bench.compare(
-                f"MLP {name} T={tokens} forward+backward", calls, in_graphs=False, facts={"flop": 3 * facts["flop"]}
-            )
+            what, facts = f"MLP {name} T={tokens} forward+backward", {"flop": 3 * facts["flop"]}
+            bench.compare(what, calls, in_graphs=False, facts=facts)
+            bench.compare(f"{what}, in CUDA graphs", calls, facts=facts)
 
 
 def eager_projections(  # noqa: PLR0917  # the block's tensors
@@ -278,12 +278,9 @@ def projections(bench: Bench) -> None:
                 what: partial(_projection_gradients, function, leaves, others, (dy, dh))
                 for what, (function, leaves, others) in pairs.items()
             }
-            bench.compare(
-                f"projections {name} T={tokens} forward+backward",
-                calls,
-                in_graphs=False,
-                facts={"flop": 3 * facts["flop"]},
-            )
+            what, facts = f"projections {name} T={tokens} forward+backward", {"flop": 3 * facts["flop"]}
+            bench.compare(what, calls, in_graphs=False, facts=facts)
+            bench.compare(f"{what}, in CUDA graphs", calls, facts=facts)
 
 
 def _projection_gradients(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -162,34 +163,55 @@ def _liger(bench: Bench, rank: int) -> Any:
 
 
 def first_call(bench: Bench) -> None:
-    """A fresh process to its first step: with no compiled kernel, and with what the first process left."""
+    """A fresh process to its first step: with no compiled kernel, with what that process left, with a shipped cache."""
     script = str(Path(__file__).with_name("first_call.py"))
-    with tempfile.TemporaryDirectory() as cache:
-        for name in ("nothing compiled", "kernels compiled"):
+    with tempfile.TemporaryDirectory() as folder:
+        for name, cache in (("nothing compiled", "own"), ("kernels compiled", "own"), ("shipped cache", "shipped")):
             what = f"first call, {name}"
-            if not bench.is_wanted(what):
+            if not bench.is_wanted(what) or (bench.is_tiny and cache == "shipped"):
                 continue
-            options = ["--tiny"] if bench.is_tiny else []
+            facts: dict[str, Any] = {}
+            if cache == "shipped":
+                facts = _ship(Path(folder))
             run = subprocess.run(
-                [sys.executable, script, *options],
-                env=os.environ | {"TRITON_CACHE_DIR": cache},
+                [sys.executable, script, *(["--tiny"] if bench.is_tiny else [])],
+                env=os.environ | {"TRITON_CACHE_DIR": f"{folder}/{cache}"},
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             )
-            seconds = json.loads(run.stdout.splitlines()[-1])
-            size = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
-            bench.keep(what, {"ms": {key: value * 1e3 for key, value in seconds.items()}, "cache_bytes": size})
+            made = json.loads(run.stdout.splitlines()[-1])
+            size = sum(path.stat().st_size for path in Path(folder, cache).rglob("*") if path.is_file())
+            ms = {key: value * 1e3 for key, value in made.pop("seconds").items()}
+            bench.keep(what, {"ms": ms, "cache_bytes": size, **made, **facts})
+
+
+def _ship(folder: Path) -> dict[str, Any]:
+    """Build an archive as if there were no GPU, and unpack it; how long either took, and its size."""
+    archive = folder / "kernels.zip"
+    command = [sys.executable, "-m", "tiltyard_kernels.cache"]
+    started = time.perf_counter()
+    build = [*command, "build", "--out", str(archive), "--rank", "16", "--base", "bfloat16", "--rows", "1"]
+    subprocess.run(build, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=True, stdout=subprocess.DEVNULL)
+    built = time.perf_counter()
+    take = [*command, "use", str(archive), "--into", str(folder / "shipped")]
+    subprocess.run(take, check=True, stdout=subprocess.DEVNULL)
+    return {
+        "build_s": built - started,
+        "unpack_s": time.perf_counter() - built,
+        "archive_bytes": archive.stat().st_size,
+    }
 
 
 def qlora(bench: Bench) -> None:
     """Steps over quantised bases: ours, peft with bitsandbytes' NF4, peft with torchao's NF4."""
     group = bench.size(128, 32)
     makers: dict[str, Callable[[], Any]] = {
+        "ours, bf16": partial(_ours, bench, 16, None),
+        "ours, fp8 times fp8": partial(_ours, bench, 16, Fp8(dynamic=True)),
+        "ours, fp8 weights": partial(_ours, bench, 16, Fp8()),
         "ours, NF4": partial(_ours, bench, 16, Nf4(bench.size(64, 32))),
         "ours, int4": partial(_ours, bench, 16, Int4(group)),
-        "ours, fp8": partial(_ours, bench, 16, Fp8()),
-        "ours, bf16": partial(_ours, bench, 16, None),
     }
     if bench.peer("torchao.dtypes.nf4tensor") is not None and not bench.is_tiny:
         makers["peft + torchao NF4"] = partial(_torchao, bench)

@@ -69,7 +69,8 @@ def ratios(rows: dict[str, Any], start: str, peer: str) -> list[float]:
     """Peer over ours in every row that has both; of steps, which have a row for each model, the two rows' times."""
     found = []
     steps = {name.split(": ", 1)[1]: row for name, row in rows.items() if name.startswith(f"{start}: ") and "ms" in row}
-    ours = next((row["ms"][name] for name, row in steps.items() if name.startswith("ours")), None)
+    base = next((name for name in ("ours", "ours, NF4") if name in steps), None)
+    ours = steps[base]["ms"][base] if base else None
     if steps:
         return [steps[peer]["ms"][peer] / ours] if peer in steps and ours else []
     for name, row in rows.items():

@@ -63,9 +63,10 @@ def test_products_of_few_rows(name: str, rows: int, device: torch.device) -> Non
     assert_close(nn.functional.linear(x, weight), truth, peer=x @ weight.dequantise().t())
 
 
-def test_adapters_join_the_product(device: torch.device) -> None:
-    weight, x = quantised("int4 asymmetric", device), torch.randn(5, 96, device=device).half()
-    p, q = torch.randn(5, 8, device=device).half(), torch.randn(70, 8, device=device).half().t()
+@pytest.mark.parametrize("rows", [1, 5])
+def test_adapters_join_the_product(rows: int, device: torch.device) -> None:
+    weight, x = quantised("int4 asymmetric", device), torch.randn(rows, 96, device=device).half()
+    p, q = torch.randn(rows, 8, device=device).half(), torch.randn(70, 8, device=device).half().t()
     truth = x.double() @ formats.widened(weight.packed()).double().t() + p.double() @ q.double()
     assert_close(packed_matmul(x, weight.packed(), LowRank(p, q)), truth)
 

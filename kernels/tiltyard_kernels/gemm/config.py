@@ -88,7 +88,8 @@ class Config:
 class Skinny:
     """One way to run a product of few rows: each program block_m rows, block_n columns and one of `split` parts of K.
 
-    With `fma`, a single row of a dense or 8-bit weight is summed without the tensor cores.
+    With `fma`, a single row of a dense or 8-bit weight is summed without the tensor cores; with `block_m` 1, of an int4
+    weight, by `device.single_row`, which does not cut K.
     """
 
     block_m: int = 16
@@ -100,6 +101,10 @@ class Skinny:
     fma: bool = True
 
 
+# For one row of an int4 weight with so many columns at most: one launch, which on an H200 took 7.2 µs of 4096 × 4096
+# where two took 9.2, and 25.0 of 28672 × 4096 where they took 25.7; with 14336 columns 16.8 and 16.4.
+SINGLE_ROW = Skinny(1, 8, 2048, stages=1, warps=2)
+SINGLE_ROW_COLUMNS_MAX = 8192
 # For a four-bit weight and up to 16 rows, and how many of its programs a multiprocessor gets: the fastest of seventy
 # on an H200.
 FEW_ROWS_OF_FOUR_BITS = Skinny(8, 64, 128, stages=3, warps=2)

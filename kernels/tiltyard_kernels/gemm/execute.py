@@ -13,6 +13,7 @@ from tiltyard_kernels.epilogue.operator import empty_results
 from tiltyard_kernels.epilogue.program import Epilogue
 from tiltyard_kernels.epilogue.reference import evaluate
 from tiltyard_kernels.gemm.config import Config, Skinny
+from tiltyard_kernels.gemm.operands import STAND_IN
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -26,6 +27,8 @@ def runs_in_triton(x: torch.Tensor) -> bool:
         return False
     if x.device.type == "cuda":
         return x.dtype != torch.float64 and _is_ampere(x.device)
+    if x.device.type == "meta":
+        return bool(STAND_IN) and x.dtype != torch.float64
     is_exact = x.dtype in (torch.float16, torch.float32, torch.float64)
     return x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1" and is_exact
 

@@ -92,12 +92,20 @@ class PlanMaker:
 
     def skinny_config(self) -> Skinny:
         packed = self.b if isinstance(self.b, PackedWeight) else None
+        if packed is not None and self.fits_single_row(packed) and self.k <= configs.SINGLE_ROW_COLUMNS_MAX:
+            chosen = replace(configs.SINGLE_ROW, block_n=4 if self.n <= 4096 else 8)
+            return replace(chosen, block_k=64) if gpu_of(self.a.device) is None else chosen
         bits = 16 if packed is None else (4 if packed.is_four_bit else 8)
         group = packed.group if packed is not None else 0
         programs = multiprocessors(self.a.device)
         return configs.choose_skinny(
             self.m, self.n, self.k, bits=bits, group=group, programs=programs, on_cpu=gpu_of(self.a.device) is None
         )
+
+    def fits_single_row(self, packed: PackedWeight) -> bool:
+        """Whether `device.single_row` reads this product: it takes x as aligned words of two columns."""
+        is_words = self.a.element_size() == 2 and self.a.stride(1) == 1 and self.a.data_ptr() % 16 == 0
+        return self.m == 1 and packed.format == "int4" and self.k % 32 == 0 and is_words
 
     def chosen(self, config: Config | None) -> Config:
         left, right = self.matrices()
@@ -226,6 +234,8 @@ class PlanMaker:
     def skinny(self, config: Skinny) -> list[Step]:
         from tiltyard_kernels.device.skinny import skinny_kernel  # noqa: PLC0415  # only where Triton is there
 
+        if config.block_m == 1 and isinstance(self.b, PackedWeight) and self.fits_single_row(self.b):
+            return self.single_row(config, self.b)
         if self.a.stride(1) != 1:
             self.copied.append("@a")
         bn = max(config.block_n, self.program.granularity)
@@ -273,6 +283,33 @@ class PlanMaker:
             return [step, self.join(split, bm if bm == 1 else max(16, bm))]
         self.reserve_partials(bm, bn, -(-self.n // bn))
         return [step]
+
+    def single_row(self, config: Skinny, packed: PackedWeight) -> list[Step]:
+        from tiltyard_kernels.device.single_row import single_row_kernel  # noqa: PLC0415  # only where Triton is there
+
+        bn, bk = max(config.block_n, self.program.granularity), config.block_k
+        slots: list[tuple[int, str, View | int | None]] = [(0, "@a", None), (1, "@values", None), (3, "@scale", None)]
+        if packed.zero is not None:
+            slots.append((4, "@zero", None))
+        if self.low_rank is not None:
+            slots += self.low_rank_slots(5)
+        template: list[Any] = [None, None, self.k // 8, None, None, None, None, *self.q_strides(), ()]
+        template += [self.n, self.k, self.k // packed.group, device_function(self.program, Access())]
+        template += [packed.group, packed.zero is not None, self.rank, self.block_r, bn, bk]
+        template += [self.n % bn == 0, self.k % bk == 0, gpu_of(self.a.device) is not None]
+        self.reserve_partials(1, bn, -(-self.n // bn))
+        arguments = (9, self.arguments(Access()))
+        return [
+            Step(
+                single_row_kernel,
+                (-(-self.n // bn),),
+                template,
+                slots,
+                packed=arguments,
+                warps=config.warps,
+                stages=config.stages,
+            )
+        ]
 
     def join(self, split: int, block_m: int) -> Step:
         from tiltyard_kernels.device.skinny import join_kernel  # noqa: PLC0415  # only where Triton is there

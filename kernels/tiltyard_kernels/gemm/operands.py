@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 
@@ -55,16 +56,41 @@ def is_hopper(device: torch.device) -> bool:
     return gpu is None or gpu[1] >= (9, 0)
 
 
-@cache
+class Gpu(NamedTuple):
+    """What a launch depends on in a GPU."""
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    shared_bytes: int  # the most that one program may have
+
+
+# The GPU that tensors on the device "meta" stand for while kernels are compiled without one (`cache.building`).
+STAND_IN: list[Gpu] = []
+
+
 def gpu_of(device: torch.device) -> tuple[str, tuple[int, int]] | None:
     """Its name and compute capability; None for a CPU, where the interpreter runs."""
+    if device.type == "meta" and STAND_IN:
+        return STAND_IN[0][:2]
+    return _gpu_of(device)
+
+
+@cache
+def _gpu_of(device: torch.device) -> tuple[str, tuple[int, int]] | None:
     if device.type == "cpu":
         return None
     return torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
 
 
-@cache
 def multiprocessors(device: torch.device) -> int:
+    if device.type == "meta" and STAND_IN:
+        return STAND_IN[0].multiprocessors
+    return _multiprocessors(device)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
     if device.type == "cpu":
         return 3  # the interpreter runs programs one after another; several show that they share the tiles rightly
     return torch.cuda.get_device_properties(device).multi_processor_count
