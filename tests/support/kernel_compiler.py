@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from tiltyard_kernels import attention
-from tiltyard_kernels.blocks import programs
+from tiltyard_kernels.blocks import adapted, dropout, magnitude, programs
 from tiltyard_kernels.epilogue import Epilogue
 from tiltyard_kernels.gemm import Config, launch, making, ops
 from tiltyard_kernels.gemm.packed import PackedWeight
@@ -127,6 +127,23 @@ def cases() -> dict[str, Case]:
         "swiglu": Case(programs.swiglu, h, gate_up.t(), {"rstd": row}),
         "swiglu_backward": Case(programs.swiglu_backward, h, down, {"z": z}),
         "norm_backward": Case(programs.norm_backward, z, gate_up, norm),
+        "norm_backward beside": Case(
+            adapted._THROUGH_NORM[True, False][True], z, gate_up, norm | {"gain": torch.empty(D), "extra": h}
+        ),
+        "DoRA norm": Case(magnitude._squares, matrix(2 * F, 64), matrix(64, D), {"weight": gate_up}),
+        "DoRA swiglu": Case(
+            magnitude.gated["silu"][True],
+            h,
+            gate_up.t(),
+            {"factor": torch.empty(2 * F)},
+            (matrix(TOKENS, 64), matrix(2 * F, 64).t()),
+        ),
+        "DoRA swiglu_backward": Case(
+            magnitude.gated_backward["silu"],
+            h,
+            down,
+            {"z": z, "factor": torch.empty(2 * F)},
+        ),
         "rotary": Case(programs.rotary(128), h, matrix(6144, D).t(), rotary),
         "split": Case(
             plain, matrix(256, F), down.t(), {}, (matrix(256, 16), matrix(D, 16).t()), Config(128, 128, split=4)
@@ -161,6 +178,8 @@ def main() -> None:
         divmod(capability, 10),
     )
     from tiltyard_kernels.device import attention as device  # noqa: PLC0415  # as above
+    from tiltyard_kernels.device import columns  # noqa: PLC0415  # as above
+    from tiltyard_kernels.device import dropout as masks  # noqa: PLC0415  # as above
 
     for name in (
         "tile_table",
@@ -170,7 +189,15 @@ def main() -> None:
         "attention_query_gradient",
     ):
         Compiler(device, f"{name}_kernel")
-    attention._in_triton = lambda _q: True
+    for module, name in (
+        (masks, "drop_kernel"),
+        (masks, "project_kernel"),
+        (masks, "gradient_kernel"),
+        (columns, "factor_kernel"),
+    ):
+        Compiler(module, name)
+    dropout.multiprocessors = magnitude.multiprocessors = lambda _device: 132
+    magnitude.runs_in_triton = attention._in_triton = lambda _q: True
     linear._in_triton = lambda *_arguments: True
     chosen = sys.argv[2:]
     report: dict[str, dict[str, int]] = {}
@@ -197,6 +224,7 @@ def main() -> None:
             TAKEN.clear()
             linear._dequantise(*linear._flat(weight), torch.bfloat16)
             note(report, f"widening {name}")
+    report_dropout(report, chosen)
     for size in (64, 128, 256):
         if chosen and f"attention {size}" not in chosen:
             continue
@@ -206,6 +234,25 @@ def main() -> None:
         found = dict(zip(names, TAKEN, strict=False))
         report |= {f"attention {size}, {name}": taken for name, taken in found.items() if name != "table"}
     sys.stdout.write(json.dumps(report) + "\n")
+
+
+def report_dropout(report: dict[str, dict[str, int]], chosen: list[str]) -> None:
+    for rank in (16, 64, 256, 512):
+        if chosen and f"dropout {rank}" not in chosen:
+            continue
+        TAKEN.clear()
+        compile_dropout(rank)
+        names = ("mask", "projection", "gradients", "through a factor")
+        report |= {f"dropout {rank}, {name}": taken for name, taken in zip(names, TAKEN, strict=True)}
+
+
+def compile_dropout(rank: int) -> None:
+    """What an adapter with dropout takes, forward and backward, and DoRA's pass."""
+    x, a, dp, seeds = matrix(TOKENS, D), matrix(rank, D), matrix(TOKENS, rank), torch.empty(1, dtype=torch.int64)
+    dropout._drop(x, seeds, 0, 0.1)
+    dropout._dropped_projection(x, a, seeds, [rank], [0.1])
+    dropout._dropped_gradients(dp, x, a, seeds, [rank], [0.1], True)
+    magnitude._through_factor(x, x, torch.empty(D))
 
 
 def compile_attention(size: int) -> None:
