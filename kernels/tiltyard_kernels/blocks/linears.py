@@ -18,8 +18,6 @@ from torch import nn
 from tiltyard_kernels.blocks.adapters import Adapter, Joined, join_adapters
 from tiltyard_kernels.gemm.ops import RANK_MAX
 
-BASE = "__base__"  # peft's name for no adapter
-
 
 @dataclass(frozen=True)
 class Linear:
