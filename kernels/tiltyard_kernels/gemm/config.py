@@ -129,11 +129,12 @@ def choose(
 def _split_where_few(config: Config, m: int, n: int, k: int, programs: int) -> Config:
     """Cut K into parts where tiles keep less than half of the multiprocessors busy and K is long enough to share.
 
-    Each part costs a pass over the result in float32, so that a part keeps at least eight blocks.
+    Each part costs a pass over the result in float32, so that a part keeps at least eight blocks. Their number is a
+    constant of the kernel: powers of two keep apart no more kernels than that.
     """
     tiles = math.ceil(m / config.block_m) * math.ceil(n / config.block_n)
     parts = min(programs // max(1, tiles), math.ceil(k / config.block_k) // 8, 16)
-    return replace(config, split=parts) if parts > 1 else config
+    return replace(config, split=1 << (parts.bit_length() - 1)) if parts > 1 else config
 
 
 def choose_skinny(m: int, n: int, k: int, *, bits: int, group: int, programs: int, on_cpu: bool = False) -> Skinny:

@@ -184,7 +184,8 @@ class PlanMaker:
                 slots.append((13, "@column_scale", None))
         slots += [(4 + index, name, view) for index, (name, view) in enumerate(described.items())]
         tile_count = -(-self.m // bm) * -(-self.n // bn) * split
-        programs = min(tile_count, multiprocessors(self.a.device) * config.resident)
+        # The step from tile to tile is a constant of the kernel: it may not change with the rows of a call.
+        programs = multiprocessors(self.a.device) * config.resident
         if split > 1:
             slots.append((10, "@workspace", None))
             self.scratch.append(Result("@workspace", (split, self.m, self.n), torch.float32))
@@ -225,7 +226,8 @@ class PlanMaker:
             0 if self.scales is None else (1 if self.scales[1] is None else 2),
         ]
         packed = (11, self.arguments(access)) if split == 1 else None
-        step = Step(gemm_kernel, (programs,), template, slots, packed=packed, warps=config.warps, stages=config.stages)
+        grid = (min(tile_count, programs),)
+        step = Step(gemm_kernel, grid, template, slots, packed=packed, warps=config.warps, stages=config.stages)
         if split > 1:
             return [step, self.join(split, min(32, bm))]
         self.reserve_partials(bm, bn // config.subtiles, -(-self.n // bn) * config.subtiles)
