@@ -29,6 +29,8 @@ HARDEST = {
         "dropout 16",
         "rotary",
         "split",
+        "fp8 gate and up",
+        "fp8 swiglu_backward",
         "int4 256",
         "attention 128",
     ],

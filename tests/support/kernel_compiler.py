@@ -27,6 +27,7 @@ from tiltyard_kernels.gemm.packed import PackedWeight
 from tiltyard_kernels.quantise import linear
 
 D, F, TOKENS = 4096, 14336, 8192
+FP8_SHAPES = {"h": (TOKENS, D), "gate_up": (2 * F, D), "up": (F, D)}
 TAKEN: list[dict[str, int]] = []
 
 
@@ -82,6 +83,7 @@ class Case(NamedTuple):
     operands: dict[str, Any]
     low_rank: tuple[torch.Tensor, torch.Tensor] | None = None
     config: Config | None = None
+    scales: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
 
 def matrix(rows: int, columns: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -149,6 +151,14 @@ def cases() -> dict[str, Case]:
             plain, matrix(256, F), down.t(), {}, (matrix(256, 16), matrix(D, 16).t()), Config(128, 128, split=4)
         ),
     }
+    codes = {name: matrix(*shape, torch.float8_e4m3fn) for name, shape in FP8_SHAPES.items()}
+    pair = (matrix(TOKENS, 64), matrix(2 * F, 64).t())
+    both = (row, torch.empty(2 * F))
+    made["fp8 gate and up"] = Case(programs.gated, codes["h"], codes["gate_up"].t(), {}, pair, scales=both)
+    pair = (matrix(TOKENS, 64), matrix(F, 64).t())
+    made["fp8 swiglu_backward"] = Case(
+        programs.swiglu_backward, codes["h"], codes["up"].t(), {"z": z}, pair, scales=(row, None)
+    )
     for rows in (1, 16, 256):
         x = matrix(rows, F)
         if rows <= 16:
@@ -204,7 +214,7 @@ def main() -> None:
     for name, case in cases().items():
         if chosen and name not in chosen:
             continue
-        if capability < 89 and name.startswith("mxfp8"):
+        if capability < 89 and name.startswith(("mxfp8", "fp8")):
             continue
         TAKEN.clear()
         launch.launch(
@@ -212,6 +222,7 @@ def main() -> None:
             case.a,
             case.b,
             low_rank=case.low_rank,
+            scales=case.scales,
             out_dtype=None,
             operands=case.operands,
             config=case.config,

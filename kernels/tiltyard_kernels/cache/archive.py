@@ -8,9 +8,11 @@ Triton's list of a kernel's files has absolute paths and is written anew here.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -26,6 +28,19 @@ ALL_BYTES_MAX = 512 << 20
 MANIFEST = "manifest.json"
 # Triton's keys are SHA-256 in base 32, its kernels' names are Python's; what else it keeps begins with two underscores.
 _MEMBER = re.compile(r"([A-Z2-7]{52})/((?!__)[A-Za-z_][A-Za-z0-9_]{0,150})\.(json|cubin)")
+
+
+# What Python's zipfile raises over bytes that are no zip, or a broken one, UnicodeDecodeError among ValueErrors.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    EOFError,
+)
 
 
 class CacheError(ValueError):
@@ -62,11 +77,13 @@ def use(
     anything is written.
     """
     path = Path(archive)
-    if sha256 is not None:
-        found = _digest_of(path)
-        if found != sha256.lower():
-            raise CacheError(f"{path} has the SHA-256 {found}, not {sha256}")
-    members = _checked(path, arch if arch is not None else _arch_here())
+    with path.open("rb") as source:
+        whole = source.read(ALL_BYTES_MAX + 1)  # once, so that what is checked is what is used
+    if len(whole) > ALL_BYTES_MAX:
+        raise CacheError(f"{path} has more than {ALL_BYTES_MAX >> 20} MiB")
+    if sha256 is not None and (found := hashlib.sha256(whole).hexdigest()) != sha256.lower():
+        raise CacheError(f"{path} has the SHA-256 {found}, not {sha256}")
+    members = _checked(path, whole, arch if arch is not None else _arch_here())
     folder = Path(into) if into is not None else _triton_folder()
     names: dict[str, list[str]] = {}
     for name in members:
@@ -85,10 +102,10 @@ def use(
     return sum(name.endswith(".cubin") for name in members)
 
 
-def _checked(path: Path, arch: int | None) -> dict[str, bytes]:
+def _checked(path: Path, whole: bytes, arch: int | None) -> dict[str, bytes]:
     """The archive's files by name, all of them checked."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
             infos = archive.infolist()
             if not infos or infos[0].filename != MANIFEST:
                 raise CacheError(f"{path} is no archive of compiled kernels: it does not begin with {MANIFEST}")
@@ -107,7 +124,9 @@ def _checked(path: Path, arch: int | None) -> dict[str, bytes]:
                 if hashlib.sha256(data).hexdigest() != digests.get(info.filename):
                     raise CacheError(f"{path}: {info.filename} is not what the manifest says")
                 members[info.filename] = data
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except CacheError:
+        raise
+    except _DAMAGE as error:
         raise CacheError(f"{path} is damaged or no zip: {error}") from error
     if missing := digests.keys() - members.keys():
         raise CacheError(f"{path} lacks {min(missing)}, which the manifest names")
@@ -162,11 +181,6 @@ def _triton_folder() -> Path:
     from triton import knobs  # noqa: PLC0415  # only where it is wanted
 
     return Path(knobs.cache.dir)
-
-
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:
