@@ -300,18 +300,11 @@ class PlanMaker:
         template += [packed.group, packed.zero is not None, self.rank, self.block_r, bn, bk]
         template += [self.n % bn == 0, self.k % bk == 0, gpu_of(self.a.device) is not None]
         self.reserve_partials(1, bn, -(-self.n // bn))
-        arguments = (9, self.arguments(Access()))
-        return [
-            Step(
-                single_row_kernel,
-                (-(-self.n // bn),),
-                template,
-                slots,
-                packed=arguments,
-                warps=config.warps,
-                stages=config.stages,
-            )
-        ]
+        grid, arguments = (-(-self.n // bn),), (9, self.arguments(Access()))
+        made = Step(
+            single_row_kernel, grid, template, slots, packed=arguments, warps=config.warps, stages=config.stages
+        )
+        return [made]
 
     def join(self, split: int, block_m: int) -> Step:
         from tiltyard_kernels.device.skinny import join_kernel  # noqa: PLC0415  # only where Triton is there
