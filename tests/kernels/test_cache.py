@@ -193,7 +193,20 @@ def test_a_small_models_kernels_are_compiled_without_a_gpu(gpu: str, tmp_path: P
     config |= {"num_key_value_heads": 2, "vocab_size": 64, "num_hidden_layers": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "tiltyard_kernels.cache", "build", "--gpu", gpu, "--model", str(tmp_path)]
-    command += ["--rank", "8", "--base", "bfloat16", "--tokens", "256", "--rows", "1", "--out", str(tmp_path / "k.zip")]
+    bases = ["bfloat16", "nf4", "int4", *(["fp8", "fp8-dynamic"] if gpu == "nvidia-h200" else [])]
+    command += [
+        "--rank",
+        "0",
+        "8",
+        "--base",
+        *bases,
+        "--tokens",
+        "256",
+        "--rows",
+        "1",
+        "--out",
+        str(tmp_path / "k.zip"),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2] / "kernels")}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
@@ -201,4 +214,5 @@ def test_a_small_models_kernels_are_compiled_without_a_gpu(gpu: str, tmp_path: P
     arch = {"nvidia-h200": 90, "nvidia-a100": 80}[gpu]
     assert use(tmp_path / "k.zip", into=tmp_path / "cache", arch=arch) >= 8
     names = {path.stem for path in (tmp_path / "cache").rglob("*.cubin")}
-    assert {"gemm_kernel", "rms_norm_kernel", "rotary_kernel", "skinny_kernel"} <= names
+    assert {"gemm_kernel", "rms_norm_kernel", "rotary_kernel", "skinny_kernel", "dequantise_kernel"} <= names
+    assert ("quantise_rows_kernel" in names) == ("fp8-dynamic" in bases)

@@ -30,10 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build = commands.add_parser("build", help="compile and pack; needs transformers and peft, and no GPU")
     build.add_argument("--gpu", default="nvidia-h200", help="nvidia-h200, nvidia-h100, nvidia-a100 or nvidia-l40s")
     build.add_argument("--model", type=Path, help="folder or config.json of a Llama or Qwen; default: a Llama 3 8B")
-    build.add_argument("--rank", type=int, nargs="+", default=[16, 64])
+    build.add_argument(
+        "--rank", type=int, nargs="+", default=[16, 64], help="of adapters; 0 for none, as a server has it"
+    )
     build.add_argument("--base", nargs="+", choices=BASES, default=list(BASES))
     build.add_argument("--tokens", type=int, nargs="+", default=[8192], help="of a training batch")
-    build.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="sequences that are decoded at once")
+    build.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1, 8],
+        help="of a forward: sequences that are decoded at once, or tokens of a prompt",
+    )
     build.add_argument("--out", type=Path, required=True)
     take = commands.add_parser("use", help="unpack into Triton's cache, if it is for this installation and GPU")
     take.add_argument("archive", type=Path)

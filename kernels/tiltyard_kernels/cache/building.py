@@ -88,20 +88,21 @@ def compiling_for(gpu: Gpu) -> Iterator[None]:
 def compile_steps(
     gpu: Gpu, configuration: Any, *, ranks: list[int], bases: list[str], tokens: list[int], rows: list[int]
 ) -> None:
-    """Compile for a transformers Llama or Qwen of this configuration: LoRA training steps, and layers of few rows.
+    """Compile for a transformers Llama or Qwen of this configuration: LoRA training steps, and forwards of few rows.
 
     Every combination of `ranks` and `bases` (bfloat16, nf4, int4, fp8, fp8-dynamic) trains with batches of so many
-    `tokens`; forwards of so many `rows`, one of each sequence, are what decoding runs.
+    `tokens`, and runs forwards of so many `rows`, as decoding and prompts have them. Rank 0 is the model without
+    adapters, which only runs forwards.
     """
     for base in bases:
         for rank in ranks:
             with compiling_for(gpu):
                 model = _model(configuration, rank, base)
-                for count in tokens:
+                for count in tokens if rank else ():
                     _step(model, count)
                 with torch.no_grad():
                     for count in rows:
-                        _layers(model, count, 1)
+                        _layers(model, count)
 
 
 def _model(configuration: Any, rank: int, base: str) -> Any:
@@ -114,20 +115,23 @@ def _model(configuration: Any, rank: int, base: str) -> Any:
     configs["fp8-dynamic"] = quantise.Fp8(dynamic=True)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(configuration, dtype=torch.bfloat16)
-        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
+        if rank:
+            targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+            model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
+        else:
+            model.requires_grad_(False)
     if base != "bfloat16":
         quantise.quantize_(model, configs[base])
     patch(model)
     return model
 
 
-def _layers(model: Any, batch: int, length: int) -> torch.Tensor:
+def _layers(model: Any, rows: int) -> torch.Tensor:
     """The decoder layers alone: before them a model looks at its tokens' numbers, which are not there."""
-    base = model.get_base_model().model
-    hidden = torch.empty(batch, length, base.config.hidden_size, dtype=torch.bfloat16, device="meta")
+    base = (model.get_base_model() if hasattr(model, "get_base_model") else model).model
+    hidden = torch.empty(1, rows, base.config.hidden_size, dtype=torch.bfloat16, device="meta")
     head_dim = base.layers[0].self_attn.head_dim
-    table = torch.empty(1, length, head_dim, dtype=torch.bfloat16, device="meta")
+    table = torch.empty(1, rows, head_dim, dtype=torch.bfloat16, device="meta")
     for layer in base.layers:
         hidden = layer(hidden, position_embeddings=(table, table))
     return hidden
@@ -135,4 +139,4 @@ def _layers(model: Any, batch: int, length: int) -> torch.Tensor:
 
 def _step(model: Any, tokens: int) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    torch.autograd.grad(_layers(model, 1, tokens).float().square().mean(), trained)
+    torch.autograd.grad(_layers(model, tokens).float().square().mean(), trained)

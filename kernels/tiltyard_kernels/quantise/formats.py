@@ -113,7 +113,8 @@ def nf4(weight: torch.Tensor, group: int, *, double: bool) -> tuple[dict[str, to
     made = {"values": pack_nibbles(codes), "code": code}
     if not double:
         return made | {"scale": absmax}, 0.0
-    offset = float(absmax.mean()) if absmax.numel() else 0.0
+    has_numbers = absmax.numel() and not absmax.is_meta
+    offset = float(absmax.mean()) if has_numbers else 0.0
     flat = torch.nn.functional.pad((absmax - offset).flatten(), (0, -absmax.numel() % ABSMAX_BLOCK))
     blocks = flat.view(-1, ABSMAX_BLOCK)
     second = blocks.abs().amax(1).clamp_min(1e-12)
