@@ -16,6 +16,7 @@ import collections
 import contextlib
 import http.client
 import json
+import multiprocessing
 import os
 import random
 import secrets
@@ -23,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -161,25 +161,26 @@ def _beside(options: argparse.Namespace) -> Iterator[None]:
     """What goes on meanwhile: scores come in, and the periodic jobs run, the boards' statistics among them."""
     celery = [sys.executable, "-m", "celery", "-A", "tiltyard", "worker", "-B", "-Q", "maintenance", "-c", "1"]
     celery += ["--schedule", f"{os.environ['TILTYARD_DATA_DIR']}/beat", "--loglevel", "warning", "-n", "jobs@pages"]
-    stop = threading.Event()
-    thread = threading.Thread(target=_score_now_and_then, args=(stop, options.seed), daemon=True)
+    # A process of its own, as workers are: in this one it would hold up the clock.
+    scorer = multiprocessing.get_context("spawn").Process(target=_score_now_and_then, args=(options.seed,), daemon=True)
     with subprocess.Popen(["true"] if options.no_jobs else celery) as jobs:
-        thread.start()
+        scorer.start()
         try:
             yield
         finally:
-            stop.set()
-            thread.join()
+            scorer.terminate()
+            scorer.join()
             jobs.terminate()
 
 
-def _score_now_and_then(stop: threading.Event, seed: int) -> None:
-    from django.db import connection  # noqa: PLC0415
+def _score_now_and_then(seed: int) -> None:
+    import django  # noqa: PLC0415 - the settings are read now
 
+    django.setup()
     chance = random.Random(seed)  # noqa: S311  not for secrets
-    while not stop.wait(SCORE_EVERY_S):
+    while True:
+        time.sleep(SCORE_EVERY_S)
         _score_one(chance)
-    connection.close()
 
 
 def _score_one(chance: random.Random) -> None:
@@ -272,10 +273,12 @@ async def _ask(port: int, targets: dict[str, list[str]], *, rate: float, seconds
 
 async def _get(client: aiohttp.ClientSession, kind: str, path: str, headers: dict[str, str], asked: Asked) -> None:
     began = time.perf_counter()
-    async with client.get(path, headers=headers) as response:
-        body = await response.read()
+    status, body = 0, b""
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with client.get(path, headers=headers) as response:
+            status, body = response.status, await response.read()
     asked.times_ms[kind].append(1000 * (time.perf_counter() - began))
-    asked.statuses[kind][response.status] += 1
+    asked.statuses[kind][status] += 1
     asked.bytes_[kind] = max(asked.bytes_.get(kind, 0), len(body))
 
 

@@ -185,6 +185,7 @@ def _report(options: argparse.Namespace, system: System, violence: Violence, *, 
 def _left(system: System) -> list[str]:
     """What is still on the engine after the sweep with which a worker starts."""
     from tiltyard.worker.strays import sweep_strays  # noqa: PLC0415
+    from tiltyard_sandbox.leftovers import remove_first_steps  # noqa: PLC0415
 
     for worker in system.workers:
         worker.ask_to_stop(20)
@@ -192,6 +193,7 @@ def _left(system: System) -> list[str]:
         return []
     with closing(system.engine.client()) as client:
         sweep_strays(client)
+        remove_first_steps(client, older_than_s=0.0)  # the sweep takes those of an hour ago, as builds may go on
     return system.engine.left()
 
 

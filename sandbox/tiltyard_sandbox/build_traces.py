@@ -18,7 +18,8 @@ _GONE: Final = frozenset({404, 409})  # it is gone, going, or (an image) others 
 
 # The name comes as an argument: a file that differed in each build would give each image another digest.
 _ARGUMENT: Final = "TILTYARD_BUILD"
-STAGE_HEAD: Final = f"ARG {_ARGUMENT}\nLABEL {BUILD_LABEL}${{{_ARGUMENT}}}=1\n"
+FIRST_STEP: Final = f"ARG {_ARGUMENT}"  # what it makes has no label yet
+STAGE_HEAD: Final = f"{FIRST_STEP}\nLABEL {BUILD_LABEL}${{{_ARGUMENT}}}=1\n"
 
 
 class BuildTraces:

@@ -5,17 +5,21 @@ its layer appears when everything was tidied up. A loaded image has its random t
 until somebody takes them away. Each tells its owner (see `owners`), so whoever knows which owners live can sweep.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import docker
 
+from tiltyard_sandbox.build_traces import FIRST_STEP
 from tiltyard_sandbox.containers import ROLE_LABEL
 from tiltyard_sandbox.engine import ENGINE_ERRORS
 from tiltyard_sandbox.images import remove_image
 from tiltyard_sandbox.owners import BUILD_LABEL, GAUGE_LABEL, RUN_TAG, owner_of
 from tiltyard_sandbox.verdicts import InfraFault
+
+FIRST_STEP_S: Final = 3600.0  # after which no build waits for its second step any more
 
 _GONE: Final = frozenset({404, 409})
 
@@ -49,6 +53,37 @@ def remove_leftovers(client: docker.DockerClient, leftovers: Iterable[Leftover])
     wanted = sorted(leftovers, key=lambda one: not one.is_container)
     remove = {True: _remove_container, False: remove_image}
     return sum(remove[one.is_container](client, one.reference) for one in wanted)
+
+
+def remove_first_steps(client: docker.DockerClient, *, older_than_s: float = FIRST_STEP_S) -> int:
+    """Remove what builds left that were cut off before they had a label, on this engine; how many that were.
+
+    Nothing tells whose they are, only that no build needs them: it has its label a moment later. Raises InfraFault.
+    """
+    try:
+        found = [
+            image["Id"]
+            for image in client.api.images(all=True)
+            if not _has_name(image)
+            and not _builders(image.get("Labels") or {})
+            and image["Created"] <= time.time() - older_than_s
+            and _last_step(client, image["Id"]).endswith(FIRST_STEP)
+        ]
+    except ENGINE_ERRORS as error:
+        raise InfraFault(f"The Docker engine failed: {str(error)[:300]}") from error
+    return sum(remove_image(client, image_id) for image_id in found)
+
+
+def _last_step(client: docker.DockerClient, image_id: str) -> str:
+    try:
+        history = client.api.history(image_id)  # type: ignore[no-untyped-call]
+    except docker.errors.NotFound:
+        return ""
+    return str(history[0].get("CreatedBy") or "") if history else ""
+
+
+def _has_name(image: dict[str, Any]) -> bool:
+    return any(tag != "<none>:<none>" for tag in image.get("RepoTags") or [])
 
 
 def _remove_container(client: docker.DockerClient, container_id: str) -> bool:

@@ -6,6 +6,8 @@ here when these tests run by themselves.
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -42,3 +44,19 @@ def device() -> torch.device:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(20261124)
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Makes a patched model's layers fail where they would run as they were before."""
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        pytest.fail("the layer ran as itself")
+
+    def forbid(model: Any) -> None:
+        for module in model.modules():
+            block = module.__dict__.get("_tiltyard_block")
+            if block is not None:
+                monkeypatch.setattr(block, "_whole", (refuse,))
+
+    return forbid

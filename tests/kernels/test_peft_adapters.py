@@ -10,8 +10,8 @@ import pytest
 import torch
 from kernel_errors import assert_close, assert_gradients_close
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft_pairs import MODELS, NAMES, TARGETS, adapted, assert_same, config, loss_and_gradients, pair, stir
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tiltyard_kernels import Block, patch, unpatch
 from tiltyard_kernels.blocks.dropout import kept_reference
@@ -20,93 +20,11 @@ from tiltyard_kernels.quantise import Int4, Nf4, QuantisedTensor, quantize_
 # Between peft and transformers, whose names change.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": True,
-}
-MODELS: dict[str, Any] = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16)),
-}
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
 
 @pytest.fixture(autouse=True)
 def _reference_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole models in the interpreter would take minutes: its parts are tested in test_dropout.py and test_dora.py."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-
-
-def config(**settings: Any) -> LoraConfig:
-    return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": TARGETS} | settings)
-
-
-def stir(model: torch.nn.Module) -> None:
-    """Adapters that do something: B and what comes beside it are not 0, magnitudes are not the norms."""
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-        elif "lora_magnitude" in name:
-            with torch.no_grad():
-                parameter.mul_(torch.rand_like(parameter) + 0.5)
-
-
-def adapted(kind: str, *configs: LoraConfig) -> Any:
-    """A peft model with adapters named one, two, …"""
-    model: Any = get_peft_model(MODELS[kind](), configs[0], adapter_name="one")
-    for name, further in zip(("two", "three", "four"), configs[1:], strict=False):
-        model.add_adapter(name, further)
-    stir(model)
-    return model
-
-
-def loss_and_gradients(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    torch.manual_seed(1)
-    tokens = torch.randint(0, 50, (2, 9))
-    loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return loss, dict(zip(named, torch.autograd.grad(loss, named.values()), strict=True))
-
-
-def assert_same(model: Any, patched: Any) -> None:
-    expected, found = loss_and_gradients(model), loss_and_gradients(patched)
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
-    assert found[1].keys() == expected[1].keys()
-    for name, gradient in expected[1].items():
-        torch.testing.assert_close(
-            found[1][name], gradient, rtol=2e-4, atol=2e-6, msg=lambda text, n=name: f"{n}: {text}"
-        )
-
-
-@pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Makes a patched model's layers fail where they would run as they were before."""
-
-    def refuse(*_args: Any, **_kwargs: Any) -> None:
-        pytest.fail("the layer ran as itself")
-
-    def forbid(model: Any) -> None:
-        for module in model.modules():
-            block = module.__dict__.get("_tiltyard_block")
-            if block is not None:
-                monkeypatch.setattr(block, "_whole", (refuse,))
-
-    return forbid
-
-
-def pair(kind: str, *configs: LoraConfig) -> tuple[Any, Any]:
-    """A peft model and the same patched."""
-    plain = adapted(kind, *configs)
-    patched = copy.deepcopy(plain)
-    patch(patched)
-    return plain, patched
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -233,9 +151,6 @@ def test_bias_of_an_adapter_and_merged_adapters(fused: Callable[[Any], None]) ->
         torch.testing.assert_close(patched(tokens).logits, expected, rtol=1e-4, atol=1e-5)
     with plain.disable_adapter(), patched.disable_adapter():
         torch.testing.assert_close(patched(tokens).logits, plain(tokens).logits, rtol=1e-4, atol=1e-5)
-
-
-NAMES = ["two", "__base__", "one", "three", "one"]
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -374,76 +289,3 @@ def test_one_peft_linear_by_kernels(settings: dict[str, Any], monkeypatch: pytes
         for value, some in ((y, patched), (peer, model), (truth, wide))
     ]
     assert_gradients_close(gradients[0], gradients[2], gradients[1])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("base", [None, Nf4(32), Int4(32)], ids=["plain", "nf4", "int4"])
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_dora_step_on_a_gpu(kind: str, base: Any, fused: Callable[[Any], None]) -> None:
-    """In bfloat16, by the kernels: as near to float32 as the model's own step in bfloat16."""
-    torch.manual_seed(0)
-    model = adapted(kind, config(use_dora=True)).cuda().to(torch.bfloat16)
-    plain = copy.deepcopy(model)
-    if base is not None:
-        quantize_(model, base)
-        for module, its in zip(plain.modules(), model.modules(), strict=True):
-            if isinstance(its, torch.nn.Linear) and isinstance(its.weight, QuantisedTensor):
-                module.weight = torch.nn.Parameter(its.weight.dequantise(), requires_grad=False)
-    patch(model)
-    fused(model)
-    found = [gpu_step(model), gpu_step(plain), gpu_step(copy.deepcopy(plain).float())]
-    (loss, mine), (its_loss, its_gradients), (true_loss, true) = found
-    assert abs(loss - true_loss) <= 1.1 * abs(its_loss - true_loss) + 2e-3
-    assert_gradients_close(mine, true, its_gradients)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("kind", MODELS)
-def test_dropout_on_a_gpu_is_repeated_and_unbiased(kind: str, fused: Callable[[Any], None]) -> None:
-    """The same seed makes the same step, with checkpointing as well; many masks have peft's mean loss."""
-    torch.manual_seed(0)
-    plain = adapted(kind, config(lora_dropout=0.5)).cuda().to(torch.bfloat16).train()
-    model = copy.deepcopy(plain)
-    patch(model)
-    fused(model)
-    first = gpu_step(model, seed=3)
-    again = gpu_step(model, seed=3)
-    model.gradient_checkpointing_enable()
-    model.enable_input_require_grads()
-    third = gpu_step(model, seed=3)
-    for other in (again, third):
-        assert other[0] == first[0]
-        assert all(torch.equal(one, two) for one, two in zip(first[1], other[1], strict=True))
-    assert gpu_step(model, seed=4)[0] != first[0]
-    model.gradient_checkpointing_disable()
-    losses = [torch.tensor([gpu_step(some, seed=seed)[0] for seed in range(40)]) for some in (model, plain)]
-    deviation = (losses[0].var() / 40 + losses[1].var() / 40).sqrt()
-    assert abs(losses[0].mean() - losses[1].mean()) < 4 * deviation + 2e-3
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("base", [None, Nf4(32), Int4(32)], ids=["plain", "nf4", "int4"])
-def test_adapters_of_samples_on_a_gpu(base: Any, fused: Callable[[Any], None]) -> None:
-    model = adapted("llama", config(), config(r=3), config(r=7)).cuda().to(torch.bfloat16).eval()
-    plain = copy.deepcopy(model)
-    if base is not None:
-        quantize_(model, base)
-        for module, its in zip(plain.modules(), model.modules(), strict=True):
-            if isinstance(its, torch.nn.Linear) and isinstance(its.weight, QuantisedTensor):
-                module.weight = torch.nn.Parameter(its.weight.dequantise(), requires_grad=False)
-    patch(model)
-    fused(model)
-    tokens = torch.randint(0, 50, (5, 6), generator=torch.Generator().manual_seed(2)).cuda()
-    with torch.no_grad():
-        y, peer, truth = (
-            some(tokens, use_cache=False, adapter_names=NAMES).logits
-            for some in (model, plain, copy.deepcopy(plain).float())
-        )
-    assert_close(y, truth.double(), peer=peer)
-
-
-def gpu_step(model: Any, seed: int = 0) -> tuple[float, list[torch.Tensor]]:
-    tokens = torch.randint(0, 50, (2, 33), generator=torch.Generator().manual_seed(1)).cuda()
-    torch.manual_seed(seed)
-    loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-    return float(loss), list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))

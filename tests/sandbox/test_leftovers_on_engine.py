@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import docker
 import pytest
@@ -14,7 +15,7 @@ from docker.types import LogConfig
 from images_for_tests import MANIFEST, PYTHON_IMAGE
 
 from tiltyard_sandbox import images
-from tiltyard_sandbox.leftovers import find_leftovers, remove_leftovers
+from tiltyard_sandbox.leftovers import FIRST_STEP_S, find_leftovers, remove_first_steps, remove_leftovers
 from tiltyard_sandbox.limits import Limits
 from tiltyard_sandbox.owners import BUILD_LABEL, GAUGE_LABEL, OWNER_CHARS_MAX, RUN_TAG, named_by, owner_of
 from tiltyard_sandbox.verdicts import Cancelled
@@ -181,3 +182,25 @@ def test_an_owner_is_read_from_a_name_and_must_be_one() -> None:
     for bad in ("", "Upper", "a..b", "a.", "a b", "a" * (OWNER_CHARS_MAX + 1)):
         with pytest.raises(ValueError, match="is no owner"):
             named_by(bad)
+
+
+def test_what_a_build_made_before_it_had_a_label_goes_after_an_hour(
+    client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*steps: str) -> str:
+        lines = "\n".join([f"FROM {PYTHON_IMAGE}", *steps]).encode()
+        image, _ = client.images.build(fileobj=io.BytesIO(lines), nocache=True, rm=True)
+        return str(image.id)
+
+    first_step, another = made("ARG TILTYARD_BUILD"), made("ARG TILTYARD_BUILD", "ENV NOT_OURS=1")
+    try:
+        remove_first_steps(client)
+        assert client.images.get(first_step), "its build may be under way"
+        later = time.time() + FIRST_STEP_S + 60
+        monkeypatch.setattr("tiltyard_sandbox.leftovers.time", SimpleNamespace(time=lambda: later))
+        assert remove_first_steps(client) >= 1
+        with pytest.raises(docker.errors.ImageNotFound):
+            client.images.get(first_step)
+        assert client.images.get(another)
+    finally:
+        client.images.remove(another)

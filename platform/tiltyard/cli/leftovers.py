@@ -16,7 +16,7 @@ import docker
 
 from tiltyard.cli.config import cache_dir
 from tiltyard.cli.output import Output
-from tiltyard_sandbox.leftovers import find_leftovers, remove_leftovers
+from tiltyard_sandbox.leftovers import find_leftovers, remove_first_steps, remove_leftovers
 from tiltyard_sandbox.pair import sweep
 from tiltyard_sandbox.verdicts import InfraFault
 
@@ -47,6 +47,7 @@ def _sweep(client: docker.DockerClient, directory: Path) -> None:
     for owner in owners:
         sweep(client, {LABEL: owner})  # first, as these containers run those images
     remove_leftovers(client, [one for one in found if one.owners <= owners])
+    remove_first_steps(client)
     for path in dead:
         if path.stat().st_mtime < time.time() - _FORGOTTEN_S:
             path.unlink(missing_ok=True)

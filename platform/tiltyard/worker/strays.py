@@ -22,7 +22,7 @@ from tiltyard.submissions.states import ACTIVE
 from tiltyard.submissions.stores.scratch import sweep_scratch
 from tiltyard_sandbox.engine import ENGINE_ERRORS, connect
 from tiltyard_sandbox.fetching import forget_fetched
-from tiltyard_sandbox.leftovers import find_leftovers, remove_leftovers
+from tiltyard_sandbox.leftovers import find_leftovers, remove_first_steps, remove_leftovers
 from tiltyard_sandbox.pair import sweep
 from tiltyard_sandbox.verdicts import InfraFault
 
@@ -91,6 +91,7 @@ def sweep_strays(client: docker.DockerClient) -> int:
     )
     live_owners = {_owner(run, attempt) for run, attempt in live}
     removed += remove_leftovers(client, [one for one in leftovers if one.owners.isdisjoint(live_owners)])
+    removed += remove_first_steps(client)
     for directory, attempt in directories.items():
         if attempt not in live:
             if directory.name.startswith(_SCRATCH):
