@@ -86,7 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second, of all kinds together")
     parser.add_argument("--no-jobs", action="store_true", help="without the periodic jobs beside it")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--web-workers", type=int, default=4, help="as in docker-compose.yml")
+    parser.add_argument("--web-workers", type=int, default=2, help="as in docker-compose.yml")
     parser.add_argument("--aim-ms", type=float, default=50.0, help="exit status 1 when a p95 is above")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("only", nargs="*", choices=["mixed", "board", "competition", "run", "home", []], default=[])
