@@ -64,7 +64,7 @@ def remove_first_steps(client: docker.DockerClient, *, older_than_s: float = FIR
         found = [
             image["Id"]
             for image in client.api.images(all=True)
-            if not _has_name(image)
+            if not _names(image)
             and not _builders(image.get("Labels") or {})
             and image["Created"] <= time.time() - older_than_s
             and _last_step(client, image["Id"]).endswith(FIRST_STEP)
@@ -82,8 +82,8 @@ def _last_step(client: docker.DockerClient, image_id: str) -> str:
     return str(history[0].get("CreatedBy") or "") if history else ""
 
 
-def _has_name(image: dict[str, Any]) -> bool:
-    return any(tag != "<none>:<none>" for tag in image.get("RepoTags") or [])
+def _names(image: dict[str, Any]) -> list[str]:
+    return [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
 
 
 def _remove_container(client: docker.DockerClient, container_id: str) -> bool:
@@ -123,7 +123,7 @@ def _is_step(client: docker.DockerClient, container_id: str) -> bool:
 
 def _images(client: docker.DockerClient) -> Iterator[Leftover]:
     for image in client.api.images(all=True):
-        tags = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
+        tags = _names(image)
         for tag in tags:
             if tag.startswith(RUN_TAG):
                 yield Leftover(tag, False, frozenset({owner_of(tag.removeprefix(RUN_TAG))}))

@@ -21,12 +21,7 @@ def test_a_dora_step_on_a_gpu(kind: str, base: Any, fused: Callable[[Any], None]
     """In bfloat16, by the kernels: as near to float32 as the model's own step in bfloat16."""
     torch.manual_seed(0)
     model = adapted(kind, config(use_dora=True)).cuda().to(torch.bfloat16)
-    plain = copy.deepcopy(model)
-    if base is not None:
-        quantize_(model, base)
-        for module, its in zip(plain.modules(), model.modules(), strict=True):
-            if isinstance(its, torch.nn.Linear) and isinstance(its.weight, QuantisedTensor):
-                module.weight = torch.nn.Parameter(its.weight.dequantise(), requires_grad=False)
+    plain = quantised_and_widened(model, base)
     patch(model)
     fused(model)
     found = [gpu_step(model), gpu_step(plain), gpu_step(copy.deepcopy(plain).float())]
@@ -61,12 +56,7 @@ def test_dropout_on_a_gpu_is_repeated_and_unbiased(kind: str, fused: Callable[[A
 @pytest.mark.parametrize("base", [None, Nf4(32), Int4(32)], ids=["plain", "nf4", "int4"])
 def test_adapters_of_samples_on_a_gpu(base: Any, fused: Callable[[Any], None]) -> None:
     model = adapted("llama", config(), config(r=3), config(r=7)).cuda().to(torch.bfloat16).eval()
-    plain = copy.deepcopy(model)
-    if base is not None:
-        quantize_(model, base)
-        for module, its in zip(plain.modules(), model.modules(), strict=True):
-            if isinstance(its, torch.nn.Linear) and isinstance(its.weight, QuantisedTensor):
-                module.weight = torch.nn.Parameter(its.weight.dequantise(), requires_grad=False)
+    plain = quantised_and_widened(model, base)
     patch(model)
     fused(model)
     tokens = torch.randint(0, 50, (5, 6), generator=torch.Generator().manual_seed(2)).cuda()
@@ -76,6 +66,17 @@ def test_adapters_of_samples_on_a_gpu(base: Any, fused: Callable[[Any], None]) -
             for some in (model, plain, copy.deepcopy(plain).float())
         )
     assert_close(y, truth.double(), peer=peer)
+
+
+def quantised_and_widened(model: Any, base: Any) -> Any:
+    """Quantise the model where a base is named, and give one with the same weights, widened."""
+    plain = copy.deepcopy(model)
+    if base is not None:
+        quantize_(model, base)
+        for module, its in zip(plain.modules(), model.modules(), strict=True):
+            if isinstance(its, torch.nn.Linear) and isinstance(its.weight, QuantisedTensor):
+                module.weight = torch.nn.Parameter(its.weight.dequantise(), requires_grad=False)
+    return plain
 
 
 def gpu_step(model: Any, seed: int = 0) -> tuple[float, list[torch.Tensor]]:
