@@ -158,3 +158,18 @@ def test_more_entries_do_not_mean_more_queries(
     refresh(ranked.track, timezone.now() + timedelta(minutes=1))
     with django_assert_num_queries(len(first)):
         client.get(board(ranked))
+
+
+def test_of_many_entries_the_visitors_own_is_named_on_the_plot_for_them_alone(client: Client, ranked: Site) -> None:
+    people = [participant(f"p{number}") for number in range(30)]
+    for number, person in enumerate(people):
+        run = web_rows.make_run(ranked, f"more-{number}", owner=person, state=RunState.SCORED)
+        web_rows.score(run, 0.6 - number / 100, 0.5 - number / 100)
+    own = Client()
+    own.force_login(people[25])
+    label = ">more-25</text>"
+    for _ in range(2):  # the plot that is kept is drawn without anybody's own point
+        assert own.get(board(ranked)).content.decode().count(label) == 1
+        page = client.get(board(ranked)).content.decode()
+        assert label not in page
+        assert "<!-- own -->" not in page
