@@ -22,6 +22,8 @@ JOIN_S: Final = 3.0
 REOPEN_S: Final = 0.5
 _GONE: Final = frozenset({404, 409})  # removed, or about to be
 _FRAME_MAX_BYTES: Final = 1 << 20  # the engine's own have some 16 KiB
+_ENGINE_SPEAKS: Final = 3  # a frame's kind; 1 and 2 are what the container wrote
+_MAY_BE_MISSING: Final = b"[Output may be missing here: it came faster than it could be read.]\n"
 _FRACTION: Final = re.compile(r"\.(\d+)")
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class LastingStream:
         self._path = path
         self._params = params
         self.is_away = False  # broken, and the engine did not answer since
+        self._has_more = False
         self._lock = threading.Lock()
         self._is_stopped = threading.Event()
         self._stream = EngineStream.open(client, path, params())
@@ -45,12 +48,17 @@ class LastingStream:
         """The chunks of one connection after the other; ends with the answer, or when it is stopped."""
         while True:
             is_broken = threading.Event()
+            self._has_more = False
             try:
                 yield _until_broken(self._stream, is_broken)
             finally:
                 self._stream.release()
-            if not is_broken.is_set() or not self._is_reopened():
+            if not (is_broken.is_set() or self._has_more) or not self._is_reopened():
                 return
+
+    def expect_more(self) -> None:
+        """To be called by the reader: the answer that it reads ends early, and is to be asked for again."""
+        self._has_more = True
 
     def stop(self) -> None:
         """End the reader's waiting. Safe from any thread, more than once."""
@@ -137,7 +145,20 @@ class LinePump:
 
     def _output(self) -> Iterator[bytes]:
         for chunks in self._stream.connections():
-            yield from self._reached.new_in(_frames(chunks))
+            yield from self._reached.new_in(self._written(_frames(chunks)))
+
+    def _written(self, frames: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
+        """The container's own frames, up to where the engine says that it cannot go on.
+
+        It does so when it read a file of the log that a flood of output made it remove in the same moment.
+        """
+        for kind, frame in frames:
+            if kind == _ENGINE_SPEAKS:
+                _LOG.warning("the engine lost its place in a container's output: %s", _text(frame[:LINE_MAX_BYTES]))
+                self._reached.is_torn = True
+                self._stream.expect_more()
+                return
+            yield frame
 
 
 class Reached:
@@ -146,6 +167,8 @@ class Reached:
     def __init__(self) -> None:
         self._stamp = b""
         self._count = 0  # of frames with this stamp
+        self.is_torn = False  # what comes next may not be what was written next
+        self._is_line_over = True
 
     def parameters(self) -> dict[str, str]:
         """With which the engine begins at the last stamp that was read."""
@@ -168,11 +191,15 @@ class Reached:
                 self._count += 1
             else:
                 self._stamp, self._count, known = stamp, 1, 0
+            if self.is_torn:
+                self.is_torn = False
+                yield (b"" if self._is_line_over else b"\n") + _MAY_BE_MISSING
+            self._is_line_over = content.endswith(b"\n")
             yield content
 
 
-def _frames(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """What the container wrote, piece by piece as the engine frames it: 4 bytes of kind, 4 of big-endian length."""
+def _frames(parts: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Kind and content, piece by piece as the engine frames them: a byte of kind, three of zero, 4 of length."""
     pending = bytearray()
     for part in parts:
         pending += part
@@ -182,7 +209,7 @@ def _frames(parts: Iterator[bytes]) -> Iterator[bytes]:
                 raise ValueError(f"The engine's stream has a frame of {end} bytes.")
             if len(pending) < end:
                 break
-            yield bytes(pending[8:end])
+            yield pending[0], bytes(pending[8:end])
             del pending[:end]
 
 

@@ -150,7 +150,8 @@ def test_the_log_is_capped(runner: Runner, build: Build) -> None:
     flood = "import time\nfor i in range(200000): print('x' * 100)\nprint('end', flush=True)\ntime.sleep(3600)"
     runner(build(flood), GIVE_UP)
     assert sum(map(len, runner.server_lines)) < runner.limits.log_bytes + 200
-    assert "longer than" in runner.server_lines[-1]
+    # An engine that was slow to read has itself removed what was to be read next.
+    assert "longer than" in runner.server_lines[-1] or any("may be missing" in line for line in runner.server_lines)
 
 
 def test_terminal_escapes_do_not_reach_the_log(runner: Runner, build: Build) -> None:
