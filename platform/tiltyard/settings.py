@@ -1,6 +1,7 @@
 """Django's settings. What differs between machines comes from the environment (docs/reference/settings.md)."""
 
 import hashlib
+import sys
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -276,6 +277,7 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_DB_REUSE_MAX = sys.maxsize  # celery.py closes connections that are of no use any more
 CELERY_BEAT_SCHEDULE = {
     "publish-queued": {"task": "tiltyard.publish_queued", "schedule": 15.0, "options": {"expires": 60}},
     "refresh-boards": {"task": "tiltyard.refresh_boards", "schedule": 10.0, "options": {"expires": 30}},

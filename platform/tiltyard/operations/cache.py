@@ -2,14 +2,18 @@
 
 What lies in the cache is rates: how often somebody logged in wrongly or called the API. While Redis restarts, nothing
 is counted and nobody is refused; PostgreSQL and the pages go on.
+
+Django makes a cache, and with it a pool of connections, for every thread, and under ASGI every request has a thread of
+its own. So the client with its pool is the process's.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from functools import cache, cached_property
 from typing import Any, Final
 
-from django.core.cache.backends.redis import RedisCache
+from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
@@ -20,6 +24,10 @@ _complained_at = -_COMPLAIN_EVERY_S
 
 class ForgivingRedisCache(RedisCache):
     """Django's Redis cache; without Redis it is an empty one that takes everything and keeps nothing."""
+
+    @cached_property
+    def _cache(self) -> RedisCacheClient:
+        return _client(tuple(self._servers), tuple(sorted(self._options.items())))
 
     def add(self, *args: Any, **options: Any) -> bool:
         return bool(_forgiven(lambda: super(ForgivingRedisCache, self).add(*args, **options), True))
@@ -39,6 +47,12 @@ class ForgivingRedisCache(RedisCache):
         if count is None:
             raise ValueError(f"There is no key {key!r}.")
         return int(count)
+
+
+@cache
+def _client(servers: tuple[str, ...], options: tuple[tuple[str, Any], ...]) -> RedisCacheClient:
+    """Safe to use from many threads, and after a fork: redis-py's pool is."""
+    return RedisCacheClient(list(servers), **dict(options))
 
 
 def _forgiven(act: Callable[[], Any], otherwise: Any) -> Any:
