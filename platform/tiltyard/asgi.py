@@ -8,12 +8,10 @@ command line and the workers, which do not come by here, go without.
 import gc
 import os
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tiltyard.settings")
-os.environ.setdefault("TILTYARD_DATABASE_POOL", "8")
-
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
 from django.urls import reverse  # noqa: E402 - needs Django to be set up
 
@@ -21,12 +19,13 @@ from tiltyard.submissions.orphans import remove_orphans  # noqa: E402 - needs Dj
 from tiltyard.submissions.uploads import UploadSizeLimit  # noqa: E402 - needs Django to be set up
 from tiltyard.uploads.app import ResumableUploads  # noqa: E402 - needs Django to be set up
 from tiltyard.uploads.recovery import recover_soon  # noqa: E402 - needs Django to be set up
+from tiltyard.web.handler import ThreadedHandler  # noqa: E402 - needs Django to be set up
 from tiltyard.worker import publishing  # noqa: E402, F401 - which an accepted upload imports
 
 reverse("home")  # loads every address
 remove_orphans()
 recover_soon()
-application = ResumableUploads(UploadSizeLimit(django_application))
+application = ResumableUploads(UploadSizeLimit(ThreadedHandler()))
 # What is loaded stays. Looking for garbage after every seven hundred objects, as Python does by itself, costs most when
 # a board of thousands of entries is made, none of which is garbage.
 gc.collect()

@@ -54,7 +54,6 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "tiltyard.web.middleware.turns",
     "tiltyard.web.middleware.trusted_proxies",  # before anything that asks for the scheme or the address
     "django.middleware.security.SecurityMiddleware",
     "tiltyard.web.middleware.content_security_policy",
@@ -108,10 +107,6 @@ def database_from_url(url: str) -> dict[str, object]:
             },
         }
     if parts.scheme in {"postgres", "postgresql"}:
-        # A connection that outlives its request belongs to a thread, and under ASGI every request has a thread of its
-        # own. So the web server (asgi.py) shares a pool in each of its processes; workers keep their one connection.
-        pool_size = env_int("TILTYARD_DATABASE_POOL", 0)
-        pool = {"pool": {"min_size": 1, "max_size": pool_size, "timeout": 20}} if pool_size else {}
         return {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": parts.path.lstrip("/"),
@@ -119,11 +114,11 @@ def database_from_url(url: str) -> dict[str, object]:
             "PASSWORD": parts.password or "",
             "HOST": parts.hostname or "",
             "PORT": str(parts.port or ""),
-            "CONN_MAX_AGE": 0 if pool_size else 60,
+            "CONN_MAX_AGE": 60,  # each belongs to a thread; those of the web server (web/handler.py) stay, too
             "CONN_HEALTH_CHECKS": True,
             # Planning takes PostgreSQL longer than most of our queries do, so each connection keeps the plans of those
             # it has seen a few times.
-            "OPTIONS": {**pool, "server_side_binding": True, "prepare_threshold": 3},
+            "OPTIONS": {"server_side_binding": True, "prepare_threshold": 3},
         }
     raise ImproperlyConfigured(f"TILTYARD_DATABASE_URL starts with {parts.scheme!r}: use sqlite:/// or postgres://.")
 

@@ -8,6 +8,7 @@ from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db.models import Prefetch
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import conditional_page
 from ninja import File, Form, Router, Status, UploadedFile
@@ -134,9 +135,9 @@ def submit(
         raise HttpError(429, refused.message) from refused
     except UploadRefused as refused:
         raise HttpError(422, refused.message) from refused
-    run = submission.runs.get()
-    url = documents.absolute(run.get_absolute_url())
-    return Status(201, schemas.SubmittedOut(submission_id=submission.pk, run_id=run.pk, url=url))
+    run_id = submission.runs.values_list("pk", flat=True).get()
+    url = documents.absolute(reverse("run", args=[run_id]))
+    return Status(201, schemas.SubmittedOut(submission_id=submission.pk, run_id=run_id, url=url))
 
 
 def _askable(text: str) -> str:

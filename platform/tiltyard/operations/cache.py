@@ -3,8 +3,7 @@
 What lies in the cache is rates: how often somebody logged in wrongly or called the API. While Redis restarts, nothing
 is counted and nobody is refused; PostgreSQL and the pages go on.
 
-Django makes a cache, and with it a pool of connections, for every thread, and under ASGI every request has a thread of
-its own. So the client with its pool is the process's.
+Django makes a cache, and with it a pool of connections, for every thread. Here all threads of a process share one.
 """
 
 import logging

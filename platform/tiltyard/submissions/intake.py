@@ -95,9 +95,9 @@ def accept_upload(
     _kept(store().send_ahead, path, sha256)
     with transaction.atomic():
         # Two uploads at once must not both see the last free place: the owner's row is the lock.
-        User.objects.select_for_update().get(pk=owner.pk)
-        if not is_baseline:
-            check_may_submit(owner, competition, now, phase)
+        User.objects.select_for_update().values_list("pk").get(pk=owner.pk)
+        if not is_baseline and (refusal := quota_for(owner, competition, now, phase).refusal()):
+            raise QuotaExceeded(refusal)
         artefact = _announce(sha256, kind, size_bytes, now)
         _kept(store().put, path, sha256)
         submission = Submission.objects.create(

@@ -17,7 +17,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
-from django.db import connection
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, parse_cookie
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -182,13 +182,14 @@ class UploadSizeLimit:
 
 
 async def asked(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Ask the database in a thread. Here is no request yet at whose end Django would see to the thread's connection."""
+    """Ask the database in a thread. Here is no request yet with which Django would see to the thread's connection."""
 
     def ask() -> T:
+        close_old_connections()
         try:
             return question(*args, **kwargs)
         finally:
-            connection.close()
+            close_old_connections()
 
     return await sync_to_async(ask)()
 

@@ -1,9 +1,7 @@
-"""What surrounds every request: its turn, whose headers are believed, and the policies that every answer carries."""
+"""What surrounds every request: whose headers are believed, and the policies that every answer carries."""
 
 import ipaddress
-import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import lru_cache
 
 from django.conf import settings
@@ -23,25 +21,7 @@ POLICY = "; ".join(
     ]
 )
 PERMISSIONS = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
-_AT_ONCE = 3  # in one process: while one waits for the database, another has something to do
 _FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED")
-
-
-def turns(get_response: GetResponse) -> GetResponse:
-    """Make a few pages at a time, in about the order in which they were asked for.
-
-    Under ASGI each request has a thread of its own. Of many at once all get slower together, whoever makes a board for
-    the others among them, until they do it themselves: then a burst costs many times what it should. An answer is sent
-    elsewhere, so that no slow client holds a turn; and what changes something takes none, since looking through an
-    upload of gigabytes must not hold up the pages.
-    """
-    free = threading.BoundedSemaphore(_AT_ONCE)
-
-    def middleware(request: HttpRequest) -> HttpResponse:
-        with free if request.method in {"GET", "HEAD"} else nullcontext():
-            return get_response(request)
-
-    return middleware
 
 
 def content_security_policy(get_response: GetResponse) -> GetResponse:
