@@ -3,7 +3,9 @@
 A board is kept under the key of everything that it is made from (`keys.py`, and the statistics' own fingerprint), which
 is read anew for each request: it is shown for as long as it is right, and what is withheld from a viewer has another
 key. Only what somebody changed in the database by hand may be up to AGE_MAX_S old. When a board has changed, the first
-who asks makes it anew, and who asks meanwhile is shown the one before, if what may be shown is the same.
+who asks makes it anew, and who asks meanwhile is shown the one before, if what may be shown is the same. So it is for
+REST times as long as making took where that was long: a board of thousands that changes with every score, of which
+there may be twenty a second, would else be made for each of its readers.
 
 What is made of a board, such as the rows of its page, is kept with it (`Kept.made`) and goes with it.
 """
@@ -27,6 +29,8 @@ from tiltyard.leaderboards.models import BoardStatistics
 # making one of two thousand entries anew takes a quarter of a second.
 ENTRIES_MAX: Final = 30_000
 AGE_MAX_S: Final = 600.0
+LONG_S: Final = 0.1  # of processor time
+REST: Final = 20.0
 WAIT_S: Final = 2.0  # for who makes the board anew, before one makes it oneself
 _MADE_MAX: Final = 40  # parts of one board, up to 100 KB each
 T = TypeVar("T")
@@ -39,7 +43,12 @@ class Kept:
     key: str
     board: Board
     kept_at: float
+    cost_s: float  # processor time that making it took
     _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def rests(self) -> bool:
+        """Whether it may be shown although the board has changed since."""
+        return self.cost_s > LONG_S and time.monotonic() - self.kept_at < REST * self.cost_s
 
     def made(self, name: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, kept under this name; nothing in it may depend on who looks at it."""
@@ -65,9 +74,12 @@ class _Shelf:
         found = self._look(place)
         if found is not None and found.key == key and time.monotonic() - found.kept_at < AGE_MAX_S:
             return found
+        shows_the_same = found is not None and found.key.partition(" ")[0] == key.partition(" ")[0]
+        if found is not None and shows_the_same and found.rests():
+            return found
         maker = self._maker(place)
         is_mine = maker.acquire(blocking=False)
-        if not is_mine and found is not None and found.key.partition(" ")[0] == key.partition(" ")[0]:
+        if not is_mine and found is not None and shows_the_same:
             return found  # somebody is making the new one
         if not is_mine:
             is_mine = maker.acquire(timeout=WAIT_S)
@@ -77,7 +89,9 @@ class _Shelf:
                     maker.release()
                 return found
         try:
-            return self._put(place, Kept(key, make(), time.monotonic()))
+            began_s = time.thread_time()
+            board = make()
+            return self._put(place, Kept(key, board, time.monotonic(), time.thread_time() - began_s))
         finally:
             if is_mine:
                 maker.release()

@@ -3,12 +3,26 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Count, Q
+from django.db import connection
 
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition, Phase
-from tiltyard.submissions.models import CHARGED, Run
-from tiltyard.submissions.states import FINAL
+from tiltyard.submissions.states import FINAL, FailureReason, RunState
+
+# Every upload asks this, and once more under the lock that decides. As SQL, because Django takes ten times as long to
+# put it together, three milliseconds, as PostgreSQL to answer it. What is charged is `models.run.CHARGED`.
+_CHARGED = """
+    submission.phase_id = %(phase)s AND NOT submission.is_baseline AND run.failure_reason <> %(infra)s
+    AND NOT (run.state = %(cancelled)s AND run.started_at IS NULL)
+"""
+_USED = f"""
+    SELECT
+        COUNT(DISTINCT submission.id) FILTER (WHERE {_CHARGED} AND submission.created_at >= %(today)s),
+        COUNT(DISTINCT submission.id) FILTER (WHERE {_CHARGED}),
+        COUNT(*) FILTER (WHERE run.state NOT IN ({", ".join(f"%(final{place})s" for place in range(len(FINAL)))}))
+    FROM submissions_run run JOIN submissions_submission submission ON submission.id = run.submission_id
+    WHERE submission.owner_id = %(owner)s AND submission.competition_id = %(competition)s
+"""  # noqa: S608  nothing but the names of its parameters is put in
 
 
 @dataclass(frozen=True)
@@ -54,20 +68,27 @@ def quota_for(owner: User, competition: Competition, now: datetime, phase: Phase
     phase = phase or competition.current_phase(now)
     if phase is None:
         return Quota(None, 0, 0, 0, 0, 0, 0, resets_at)
-    in_phase = CHARGED & Q(submission__phase=phase, submission__is_baseline=False)
-    # Counted in one statement: this is asked on every upload, and again under the lock that decides.
-    used = Run.objects.filter(submission__owner=owner, submission__competition=competition).aggregate(
-        today=Count("submission", distinct=True, filter=in_phase & Q(submission__created_at__gte=today)),
-        total=Count("submission", distinct=True, filter=in_phase),
-        running=Count("pk", filter=~Q(state__in=FINAL)),
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _USED,
+            {
+                "phase": phase.pk,
+                "owner": owner.pk,
+                "competition": competition.pk,
+                "today": connection.ops.adapt_datetimefield_value(today),
+                "infra": FailureReason.INFRA_ERROR,
+                "cancelled": RunState.CANCELLED,
+                **{f"final{place}": state for place, state in enumerate(sorted(FINAL))},
+            },
+        )
+        daily_used, total_used, running = cursor.fetchone()
     return Quota(
         phase_title=phase.title,
-        daily_used=used["today"],
+        daily_used=daily_used,
         daily_limit=phase.daily_quota,
-        total_used=used["total"],
+        total_used=total_used,
         total_limit=phase.total_quota,
-        running=used["running"],
+        running=running,
         concurrent_limit=phase.concurrent_quota,
         resets_at=resets_at,
     )

@@ -43,7 +43,7 @@ def ring_for_the_next(queue: str) -> None:
     """
     if messages_waiting(queue) != 0:  # or the broker is down
         return
-    waiting = Run.objects.in_turn(queue).select_related("submission__track").first()
+    waiting = Run.objects.in_turn(queue).only("queue").first()
     if waiting is not None:
         ring(waiting)
 

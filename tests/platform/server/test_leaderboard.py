@@ -132,5 +132,5 @@ def test_what_another_thread_clears_at_once_is_still_given() -> None:
             super().__setitem__(name, value)
             self.clear()
 
-    kept = Kept("", cast(Board, None), 0.0, ClearedAtOnce())
+    kept = Kept("", cast(Board, None), 0.0, 0.0, ClearedAtOnce())
     assert kept.made("csv", lambda: "text") == "text"
