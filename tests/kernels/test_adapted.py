@@ -1,5 +1,6 @@
 """A decoder layer's fused parts with adapters, in the interpreter, against plain PyTorch in float64."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from kernel_errors import assert_close, assert_gradients_close
 
 from tiltyard_kernels.blocks.adapted import norm_mlp, norm_qkv, residual_linear
 from tiltyard_kernels.blocks.adapters import Adapter, join_adapters
+from tiltyard_kernels.blocks.heads import HeadNorm, norm_heads, norm_heads_backward
 from tiltyard_kernels.blocks.rows import rms_norm, rotate_back, rotate_half
 
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
@@ -76,6 +78,78 @@ def test_norm_and_qkv(dtype: torch.dtype, is_adapted: bool, device: torch.device
         return rotated(y, cos, sin, 3)
 
     leaves.check(run, truth)
+
+
+def heads_normed(y: torch.Tensor, gain: torch.Tensor, queries: int, heads: int) -> torch.Tensor:
+    size = gain.shape[1]
+    parts = y[:, : heads * size].unflatten(1, (heads, size))
+    normed = [
+        torch.nn.functional.rms_norm(part, (size,), weight, 1e-6)
+        for part, weight in zip(parts.split([queries, heads - queries], 1), gain, strict=True)
+    ]
+    return torch.cat((torch.cat(normed, 1).flatten(1), y[:, heads * size :]), 1)
+
+
+@pytest.mark.parametrize("head_dim", [8, 12])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_and_qkv_with_head_norms(dtype: torch.dtype, head_dim: int, device: torch.device) -> None:
+    rows = [heads * head_dim for heads in HEADS]
+    angle = torch.randn(M, head_dim // 2, device=device)
+    cos, sin = angle.cos(), angle.sin()
+    leaves = Leaves(
+        dtype,
+        device,
+        h=(M, D),
+        gain=(D,),
+        w=(sum(rows), D),
+        bias=(sum(rows),),
+        a=(4, D),
+        b=(rows[0], 4),
+        heads=(2, head_dim),
+    )
+
+    def run(
+        h: torch.Tensor, gain: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, **more: torch.Tensor
+    ) -> torch.Tensor:
+        pair = join_adapters([[Adapter(more["a"], more["b"], 0.5)], [], []], rows, h.dtype)
+        norm_of_heads = HeadNorm(more["heads"], HEADS[0], 1e-6)
+        return norm_qkv(h, gain, w, bias, pair, (cos, sin, 3), eps=1e-5, head_norm=norm_of_heads)
+
+    def truth(
+        h: torch.Tensor, gain: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, **more: torch.Tensor
+    ) -> torch.Tensor:
+        x = norm(h, gain)
+        parts = list((x @ w.t() + bias).split(rows, 1))
+        parts[0] = parts[0] + 0.5 * (x @ more["a"].t()) @ more["b"].t()
+        return rotated(heads_normed(torch.cat(parts, 1), more["heads"], HEADS[0], 3), cos, sin, 3)
+
+    leaves.check(run, truth)
+
+
+def test_head_norms_go_with_rotary_and_without_dora(device: torch.device) -> None:
+    h, gain, w = (torch.randn(*shape, device=device) for shape in ((M, D), (D,), (sum(HEADS) * HEAD_DIM, D)))
+    head_norm = HeadNorm(torch.ones(2, HEAD_DIM, device=device), 2, 1e-6)
+    with pytest.raises(ValueError, match="together with RoPE"):
+        norm_qkv(h, gain, w, None, None, None, eps=1e-5, head_norm=head_norm)
+    a, b = torch.randn(4, D, device=device), torch.randn(len(w), 4, device=device)
+    joined = join_adapters([[Adapter(a, b, 1.0)]], [len(w)], h.dtype)
+    with_dora = dataclasses.replace(joined, magnitude=torch.ones(len(w), device=device))
+    table = torch.ones(M, HEAD_DIM // 2, device=device)
+    with pytest.raises(ValueError, match="not under DoRA"):
+        norm_qkv(h, gain, w, None, with_dora, (table, table, 3), eps=1e-5, head_norm=head_norm)
+
+
+def test_the_pass_over_heads_says_what_the_norm_before_needs(device: torch.device) -> None:
+    """Σ z · dz of a row, the values' columns included; and no gain's gradient where none is asked for."""
+    z, dy = torch.randn(5, 4 * HEAD_DIM, device=device), torch.randn(5, 4 * HEAD_DIM, device=device)
+    angle = torch.randn(5, HEAD_DIM // 2, device=device)
+    head_norm = HeadNorm(torch.randn(2, HEAD_DIM, device=device), 2, 1e-6)
+    dz, dot, dgain = norm_heads_backward(dy, z, head_norm, angle.cos(), angle.sin(), 3, needs_gain=False)
+    assert dgain is None
+    assert_close(dot, (z.double() * dz.double()).sum(1))
+    assert torch.equal(dz[:, 3 * HEAD_DIM :], dy[:, 3 * HEAD_DIM :])
+    y = norm_heads(z, head_norm, angle.cos(), angle.sin(), 3)
+    assert torch.equal(y[:, 3 * HEAD_DIM :], z[:, 3 * HEAD_DIM :])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -120,6 +120,66 @@ def test_qk_norm_program(device: torch.device) -> None:
     assert_close(results["z"], z)
 
 
+def normed_by_head(z: torch.Tensor, gain: torch.Tensor, queries: int, heads: int) -> torch.Tensor:
+    """z with its first `heads` heads normed: `queries` of them by the first row of the gain, others by the second."""
+    size = gain.shape[1]
+    parts = z[:, : heads * size].unflatten(1, (heads, size))
+    gains = gain.repeat_interleave(torch.tensor([queries, heads - queries], device=gain.device), 0)
+    normed = parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + EPS) * gains
+    return torch.cat((normed.flatten(1), z[:, heads * size :]), 1)
+
+
+def test_qkv_with_head_norms_has_their_gradients(exact: torch.device) -> None:
+    head_dim, queries, turned, heads = 8, 2, 3, 4
+    h, weight = leaf(7, 12, device=exact), leaf(heads * head_dim, 12, device=exact)
+    gain = leaf(2, head_dim, device=exact)
+    cos, sin = (table.double() for table in angles(7, head_dim, exact))
+
+    def forward(h: torch.Tensor, weight: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        norm = blocks.HeadNorm(gain, queries, EPS)
+        rstd = blocks.rstd_of(h, EPS)
+        return blocks.qkv_projection(h, rstd, weight, cos, sin, rotated=turned * head_dim, head_norm=norm)
+
+    def truth(h: torch.Tensor, weight: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        z = (h * torch.rsqrt(h.square().mean(1, keepdim=True) + EPS)) @ weight.t()
+        return blocks.rotate(normed_by_head(z, gain, queries, turned), cos, sin, turned * head_dim)
+
+    inputs = (h, weight, gain)
+    y, expected = forward(*inputs), truth(*inputs)
+    torch.testing.assert_close(y, expected, rtol=1e-6, atol=1e-6)
+    dy = torch.randn_like(y)
+    found, wanted = (torch.autograd.grad(made, inputs, dy) for made in (y, expected))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_qkv_with_head_norms_in_working_types(dtype: torch.dtype, device: torch.device) -> None:
+    tokens, d, head_dim, heads = 33, 48, 16, 4
+    inputs = [leaf(*shape, device=device, dtype=dtype) for shape in ((tokens, d), (heads * head_dim, d), (2, head_dim))]
+    cos, sin = angles(tokens, head_dim, device)
+    norm = blocks.HeadNorm(inputs[2], 2, EPS)
+    rstd = blocks.rstd_of(inputs[0].detach(), EPS)
+    y = blocks.qkv_projection(*inputs[:1], rstd, inputs[1], cos, sin, rotated=3 * head_dim, head_norm=norm)
+    wide = [one.detach().double().requires_grad_() for one in inputs]
+    z = (wide[0] * torch.rsqrt(wide[0].square().mean(1, keepdim=True) + EPS)) @ wide[1].t()
+    truth = blocks.rotate(normed_by_head(z, wide[2], 2, 3), cos.double(), sin.double(), 3 * head_dim)
+    assert_close(y, truth)
+    dy = torch.randn_like(y)
+    found = torch.autograd.grad(y, inputs, dy)
+    for one, other in zip(found, torch.autograd.grad(truth, wide, dy.double()), strict=True):
+        assert_close(one, other)
+
+
+def test_a_head_norm_must_fit_its_heads(device: torch.device) -> None:
+    h, weight = torch.randn(4, 8, device=device), torch.randn(24, 8, device=device)
+    cos, sin = angles(4, 8, device)
+    for gain, queries in ((torch.ones(8, device=device), 1), (torch.ones(2, 8, device=device), 3)):
+        norm = blocks.HeadNorm(gain, queries, EPS)
+        with pytest.raises(ValueError, match="a head norm has a gain of"):
+            blocks.qkv_projection(h, blocks.rstd_of(h, EPS), weight, cos, sin, rotated=16, head_norm=norm)
+
+
 def test_output_projection_gradients(exact: torch.device) -> None:
     o, weight, residual = leaf(6, 9, device=exact), leaf(12, 9, device=exact), leaf(6, 12, device=exact)
 

@@ -28,6 +28,7 @@ HARDEST = {
         "DoRA swiglu_backward",
         "dropout 16",
         "rotary",
+        "head norm",
         "split",
         "fp8 gate and up",
         "fp8 swiglu_backward",

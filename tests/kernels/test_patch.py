@@ -86,6 +86,20 @@ def test_other_adapters(settings: dict[str, Any]) -> None:
     assert_same(plain, patched)
 
 
+def test_head_norms_stay_their_own_modules_where_the_part_cannot_do_them() -> None:
+    """Under DoRA, and where somebody listens."""
+    plain = adapted(MODELS["qwen3"](), use_dora=True)
+    patched = copy.deepcopy(plain)
+    patch(patched)
+    assert_same(plain, patched)
+    heard: list[int] = []
+    listened = adapted(MODELS["qwen3"]())
+    patch(listened)
+    listened.get_base_model().model.layers[0].self_attn.q_norm.register_forward_hook(lambda *_: heard.append(1))
+    loss_and_gradients(listened)
+    assert heard == [1]
+
+
 def test_dropout_is_drawn_as_peft_draws_it() -> None:
     plain = adapted(MODELS["llama"](), lora_dropout=0.3).train()
     patched = copy.deepcopy(plain)
@@ -105,8 +119,9 @@ def test_quantised_bases_train_like_their_widened_weights(config: Nf4 | Int4) ->
     assert_same(plain, patched)
 
 
-def test_documents_side_by_side_do_not_see_each_other() -> None:
-    plain = adapted(MODELS["llama"]())
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_documents_side_by_side_do_not_see_each_other(name: str) -> None:
+    plain = adapted(MODELS[name]())
     patched = copy.deepcopy(plain)
     patch(patched)
     tokens = torch.randint(0, 50, (2, 9))

@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from tiltyard_kernels import attention
-from tiltyard_kernels.blocks import adapted, dropout, magnitude, programs
+from tiltyard_kernels.blocks import adapted, dropout, heads, magnitude, programs
 from tiltyard_kernels.epilogue import Epilogue
 from tiltyard_kernels.gemm import Config, launch, making, ops
 from tiltyard_kernels.gemm.packed import PackedWeight
@@ -188,7 +188,7 @@ def main() -> None:
         divmod(capability, 10),
     )
     from tiltyard_kernels.device import attention as device  # noqa: PLC0415  # as above
-    from tiltyard_kernels.device import columns  # noqa: PLC0415  # as above
+    from tiltyard_kernels.device import columns, rows  # noqa: PLC0415  # as above
     from tiltyard_kernels.device import dropout as masks  # noqa: PLC0415  # as above
 
     for name in (
@@ -204,10 +204,12 @@ def main() -> None:
         (masks, "project_kernel"),
         (masks, "gradient_kernel"),
         (columns, "factor_kernel"),
+        (rows, "head_norm_kernel"),
+        (rows, "head_norm_backward_kernel"),
     ):
         Compiler(module, name)
     dropout.multiprocessors = magnitude.multiprocessors = lambda _device: 132
-    magnitude.runs_in_triton = attention._in_triton = lambda _q: True
+    magnitude.runs_in_triton = attention._in_triton = heads._in_triton = lambda _q: True
     linear._in_triton = lambda *_arguments: True
     chosen = sys.argv[2:]
     report: dict[str, dict[str, int]] = {}
@@ -236,6 +238,10 @@ def main() -> None:
             linear._dequantise(*linear._flat(weight), torch.bfloat16)
             note(report, f"widening {name}")
     report_dropout(report, chosen)
+    if not chosen or "head norm" in chosen:
+        TAKEN.clear()
+        compile_head_norm()
+        report |= dict(zip(("head norm", "head norm, backward", "head norm, backward, paired"), TAKEN, strict=True))
     for size in (64, 128, 256):
         if chosen and f"attention {size}" not in chosen:
             continue
@@ -264,6 +270,15 @@ def compile_dropout(rank: int) -> None:
     dropout._dropped_projection(x, a, seeds, [rank], [0.1])
     dropout._dropped_gradients(dp, x, a, seeds, [rank], [0.1], True)
     magnitude._through_factor(x, x, torch.empty(D))
+
+
+def compile_head_norm() -> None:
+    """Of Qwen 3's 8B: 32 query heads and 8 of keys and values each, of 128 numbers."""
+    z, table = matrix(TOKENS, 6144), torch.empty(TOKENS, 64)
+    norm = heads.HeadNorm(torch.empty(2, 128, dtype=torch.bfloat16), 32, 1e-6)
+    heads.norm_heads(z, norm, table, table, 40)
+    for is_paired in (False, True):
+        heads.norm_heads_backward(z, z, norm, table, table, 40, needs_gain=True, is_paired=is_paired)
 
 
 def compile_attention(size: int) -> None:

@@ -19,10 +19,13 @@ from tiltyard_kernels.blocks import magnitude as dora
 from tiltyard_kernels.blocks import programs
 from tiltyard_kernels.blocks.adapters import Joined, Pair, route
 from tiltyard_kernels.blocks.bases import Base, dense, forward_product, gradient_product, product
+from tiltyard_kernels.blocks.heads import HeadNorm, norm_heads, norm_heads_backward
 from tiltyard_kernels.blocks.rows import rms_norm, rotate_back, rotate_half
 from tiltyard_kernels.epilogue import Epilogue, Value, epilogue, store, tile
 from tiltyard_kernels.gemm import matmul
 from tiltyard_kernels.gemm.ops import _store
+
+_NOTHING = torch.empty(0)  # in a HeadNorm's place of a gain that autograd carries
 
 # Forward, backward, and forward where no backward follows.
 _GATED = {
@@ -82,19 +85,24 @@ def norm_qkv(  # noqa: PLR0917  # what the part takes
     rotary: tuple[torch.Tensor, torch.Tensor, int] | None,
     *,
     eps: float,
+    head_norm: HeadNorm | None = None,
 ) -> torch.Tensor:
     """norm(h) · baseᵀ + bias, with RoPE: (M, N), queries, keys and values side by side.
 
     h (M, D); gain (D,); base (N, D); `rotary` is (cos, sin, heads): cos and sin (M, head_dim / 2), and how many heads
-    from the left they turn. Differentiable in h, gain, bias, the adapters, and a plain base.
+    from the left they turn. With `head_norm` each of these is normed before. Differentiable in h, gain, bias, the
+    adapters, the heads' gain, and a plain base. Raises ValueError for a head norm without RoPE, or with DoRA.
     """
     cos, sin, heads = rotary if rotary is not None else (None, None, 0)
     a, q, magnitude = _tensors(adapters)
+    if head_norm is not None and (rotary is None or magnitude is not None):
+        raise ValueError("Heads are normed together with RoPE, and not under DoRA: give rotary, and no magnitude.")
     dtype = _compute_dtype(h)
     has_magnitude = None if adapters is None else adapters.has_magnitude
     fixed = (base, cos, sin, heads, eps, dtype, route(adapters, h, dtype), has_magnitude, torch.is_grad_enabled())
+    head_gain, of_heads = (None, None) if head_norm is None else (head_norm.gain, head_norm._replace(gain=_NOTHING))
     y: torch.Tensor = _NormQkv.apply(  # type: ignore[no-untyped-call]
-        h, gain, _trained(base), bias, a, q, magnitude, fixed
+        h, gain, _trained(base), bias, a, q, magnitude, head_gain, (*fixed, of_heads)
     )
     return y
 
@@ -115,9 +123,10 @@ class _NormQkv(torch.autograd.Function):
         a: torch.Tensor | None,
         q: torch.Tensor | None,
         magnitude: torch.Tensor | None,
+        head_gain: torch.Tensor | None,
         fixed: Any,
     ) -> torch.Tensor:
-        base, cos, sin, heads, eps, dtype, way, has_magnitude, is_recorded = fixed
+        base, cos, sin, heads, eps, dtype, way, has_magnitude, is_recorded, of_heads = fixed
         x, rstd = rms_norm(h, gain, eps, dtype=dtype)
         pair = None if a is None or q is None else (way.project(x, a), q)
         operands: dict[str, Any] = {} if bias is None else {"bias": bias}
@@ -131,27 +140,34 @@ class _NormQkv(torch.autograd.Function):
             program = (dora.scaled if bias is None else dora.scaled_biased)[is_recorded]
             made = product(x, weight.t(), program, pair, **operands)
             y, z = made["out"], made.get("z")
-        if heads:
+        if head_gain is not None:
+            z = y
+            y = norm_heads(y, of_heads._replace(gain=head_gain), cos, sin, heads)
+        elif heads:
             y = rotate_half(y, cos, sin, heads)
         ctx.fixed = fixed
         p = None if pair is None else pair[0]
-        ctx.save_for_backward(h, gain, rstd, bias, a, q, p, y if z is None else z, magnitude, norm)
+        ctx.save_for_backward(h, gain, rstd, bias, a, q, p, y if z is None else z, magnitude, norm, head_gain)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        h, gain, rstd, bias, a, q, p, y, magnitude, norm = ctx.saved_tensors
-        base, cos, sin, heads, eps, dtype, way, has_magnitude, _ = ctx.fixed
+        h, gain, rstd, bias, a, q, p, y, magnitude, norm, head_gain = ctx.saved_tensors
+        base, cos, sin, heads, eps, dtype, way, has_magnitude, _, of_heads = ctx.fixed
         needs = ctx.needs_input_grad
         dy = dy.to(dtype).contiguous()
-        dbias = dmagnitude = None
+        dbias = dmagnitude = dhead = None
         if magnitude is not None:  # y is from before the factor, the bias and RoPE
             dy = rotate_half(dy, cos, sin, heads, sign=-1.0) if heads else dy
             dbias = dy.sum(0).to(bias.dtype) if needs[3] else None
             dz, dfactor, dot = dora.through_factor(dy, y, dora.dora_factor(norm, magnitude, has_magnitude))
             dmagnitude = dora.magnitude_gradient(dfactor, norm, magnitude, has_magnitude)
         else:
-            if heads:
+            if head_gain is not None:  # y is from before the norm
+                of_heads = of_heads._replace(gain=head_gain)
+                dz, dot, dhead = norm_heads_backward(dy, y, of_heads, cos, sin, heads, needs_gain=needs[7])
+                dhead = None if dhead is None else dhead.to(head_gain.dtype)
+            elif heads:
                 dz, dot = rotate_back(dy, y, cos, sin, heads)
             else:
                 dz, dot = dy, (dy.to(rstd.dtype) * y).sum(1)
@@ -162,7 +178,7 @@ class _NormQkv(torch.autograd.Function):
         pair, extra, da, dq = _adapter_gradients(dz, x if needs[4] else None, (a, q, p), way)
         dh, dgain = _through_norm(dz, base, pair, extra, (h, None, gain, rstd, dot), needs_gain=needs[1])
         dweight = matmul(dz.t(), x) if needs[2] and x is not None else None
-        return dh, dgain, dweight, dbias, da, dq, dmagnitude, None
+        return dh, dgain, dweight, dbias, da, dq, dmagnitude, dhead, None
 
 
 def _adapter_gradients(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tiltyard_kernels.blocks import programs
+from tiltyard_kernels.blocks.heads import HeadNorm, norm_heads_backward
 from tiltyard_kernels.blocks.mlp import norm_linear_backward
 from tiltyard_kernels.blocks.rows import rotate_back
 from tiltyard_kernels.epilogue import Epilogue
@@ -26,15 +27,23 @@ def qkv_projection(
     sin: torch.Tensor,
     *,
     rotated: int,
+    head_norm: HeadNorm | None = None,
 ) -> torch.Tensor:
     """norm(h) · weightᵀ with RoPE on its first `rotated` columns (queries, then keys): (M, N).
 
     h (M, D) and its rstd (M,); weight (N, D), with the norm's weight folded in and the rows of each query and key head
-    paired (`layouts.pair_rotary`); cos and sin (M, head_dim / 2), of each token's position. Differentiable in h (the
-    statistic included) and weight.
+    paired (`layouts.pair_rotary`); cos and sin (M, head_dim / 2), of each token's position. With `head_norm` each of
+    the heads that turn is normed before (Qwen 3), by a gain whose numbers are paired like a head's rows. Differentiable
+    in h (the statistic included), weight and the heads' gain.
     """
     _check_rotary(weight, cos, sin, rotated)
-    y: torch.Tensor = _QkvProjection.apply(h, rstd, weight, cos, sin, rotated)  # type: ignore[no-untyped-call]
+    if head_norm is None:
+        y: torch.Tensor = _QkvProjection.apply(h, rstd, weight, cos, sin, rotated)  # type: ignore[no-untyped-call]
+    else:
+        _check_head_norm(head_norm, 2 * cos.shape[1], rotated)
+        y = _NormedQkvProjection.apply(  # type: ignore[no-untyped-call]
+            h, rstd, weight, head_norm.gain, cos, sin, (rotated, head_norm.queries, head_norm.eps)
+        )
     return y
 
 
@@ -71,9 +80,22 @@ def _check_rotary(weight: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, ro
         )
 
 
+def _check_head_norm(norm: HeadNorm, head_dim: int, rotated: int) -> None:
+    if norm.gain.shape != (2, head_dim) or not 0 <= norm.queries <= rotated // head_dim:
+        raise ValueError(
+            f"a head norm has a gain of (2, {head_dim}), not {tuple(norm.gain.shape)}, "
+            f"and at most {rotated // head_dim} query heads, not {norm.queries}"
+        )
+
+
 @cache
 def _rotary(head_dim: int) -> Epilogue:
     return programs.rotary(head_dim)
+
+
+@cache
+def _normed_rotary(head_dim: int) -> Epilogue:
+    return programs.normed_rotary(head_dim)
 
 
 class _QkvProjection(torch.autograd.Function):
@@ -102,6 +124,39 @@ class _QkvProjection(torch.autograd.Function):
             dz, weight, h=h, dy=None, rstd=rstd, dot=dot, needs_weight=ctx.needs_input_grad[2]
         )
         return dh, None, dweight, None, None, None
+
+
+class _NormedQkvProjection(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917  # autograd passes them by position
+        ctx: Any,
+        h: torch.Tensor,
+        rstd: torch.Tensor,
+        weight: torch.Tensor,
+        gain: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        fixed: tuple[int, int, float],
+    ) -> torch.Tensor:
+        rotated, queries, eps = fixed
+        head_dim = 2 * cos.shape[1]
+        counts = (queries, weight.shape[0] // head_dim - queries)  # the values' columns take no notice of theirs
+        columns = torch.cat([one.repeat(count) for one, count in zip(gain, counts, strict=True)])
+        operands = {"rstd": rstd, "cos": cos, "sin": sin, "gain": columns, "rotated": float(rotated), "eps": eps}
+        made = gemm(h, weight.t(), _normed_rotary(head_dim), **operands)
+        ctx.fixed = fixed
+        ctx.save_for_backward(h, rstd, weight, gain, cos, sin, made["z"])
+        return made["out"]
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        h, rstd, weight, gain, cos, sin, z = ctx.saved_tensors
+        rotated, queries, eps = ctx.fixed
+        needs = ctx.needs_input_grad
+        norm, heads = HeadNorm(gain, queries, eps), rotated // (2 * cos.shape[1])
+        dz, dot, dgain = norm_heads_backward(dy, z, norm, cos, sin, heads, needs_gain=needs[3], is_paired=True)
+        dh, dweight = norm_linear_backward(dz, weight, h=h, dy=None, rstd=rstd, dot=dot, needs_weight=needs[2])
+        return dh, None, dweight, None if dgain is None else dgain.to(gain.dtype), None, None, None
 
 
 def output_projection(

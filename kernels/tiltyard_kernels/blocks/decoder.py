@@ -24,6 +24,7 @@ from tiltyard_kernels.attention import packed_attention
 from tiltyard_kernels.blocks.adapted import norm_mlp, norm_qkv, residual_linear
 from tiltyard_kernels.blocks.adapters import Joined
 from tiltyard_kernels.blocks.bases import Base
+from tiltyard_kernels.blocks.heads import HeadNorm
 from tiltyard_kernels.blocks.linears import Linear, adapter_names, as_linear, has_hooks, join
 from tiltyard_kernels.gemm.ops import RANK_MAX
 from tiltyard_kernels.quantise.tensor import QuantisedTensor
@@ -72,7 +73,8 @@ class Block(nn.Module):
         """As the layer's own forward: hidden_states (B, T, D) → (B, T, D).
 
         With `cu_seq_lens_q` (bounds of documents within the B · T tokens, as transformers names them) attention stays
-        within documents by `packed_attention`, and the mask is not looked at; not for Qwen 3 or with a cache.
+        within documents by `packed_attention`, and the mask is not looked at; not with a cache, nor where
+        Qwen 3's norms of heads run as modules of their own (`_head_norm`).
         """
         linears = self._linears(len(hidden_states))
         if linears is None or position_embeddings is None:
@@ -168,7 +170,8 @@ class Block(nn.Module):
         head_dim = attn.head_dim
         parts = [linears[name] for name in ("q_proj", "k_proj", "v_proj")]
         rows = [part.weight.shape[0] for part in parts]
-        has_norm = hasattr(attn, "q_norm")
+        head_norm = self._head_norm(parts, rows[0] // head_dim)
+        has_norm = hasattr(attn, "q_norm") and head_norm is None  # of its own modules, after the part
         half = head_dim // 2
         cos, sin = (table.expand(batch, length, -1)[..., :half].reshape(-1, half).float() for table in positions)
         turned = (rows[0] + rows[1]) // head_dim
@@ -183,7 +186,8 @@ class Block(nn.Module):
             )
         base = self._together("qkv", parts, is_interleaved=False)
         norm = self.input_layernorm
-        y = norm_qkv(h, norm.weight, base, bias, self._adapters(parts, h), rotary, eps=norm.variance_epsilon)
+        adapters = self._adapters(parts, h)
+        y = norm_qkv(h, norm.weight, base, bias, adapters, rotary, eps=norm.variance_epsilon, head_norm=head_norm)
         heads = [part.view(batch, length, -1, head_dim) for part in torch.split(y, rows, 1)]
         if has_norm:
             heads[0], heads[1] = attn.q_norm(heads[0]), attn.k_norm(heads[1])
@@ -206,6 +210,16 @@ class Block(nn.Module):
         o, _ = attend(attn, query, key, value, mask, dropout=dropout, scaling=attn.scaling, **kwargs)
         attended: torch.Tensor = o.reshape(batch * length, -1)
         return attended
+
+    def _head_norm(self, parts: list[Linear], queries: int) -> HeadNorm | None:
+        """Qwen 3's norms of queries and keys, or None where there are none, or the part cannot do them."""
+        norms = [getattr(self.self_attn, name, None) for name in ("q_norm", "k_norm")]
+        if any(norm is None or has_hooks(norm) for norm in norms) or any(part.magnitude is not None for part in parts):
+            return None
+        query, key = norms
+        if query.variance_epsilon != key.variance_epsilon:
+            return None
+        return HeadNorm(torch.stack((query.weight, key.weight)), queries, query.variance_epsilon)
 
     def _adapters(self, linears: list[Linear], like: torch.Tensor, *, is_interleaved: bool = False) -> Joined | None:
         device = like.device.type
