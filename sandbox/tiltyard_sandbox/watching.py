@@ -23,6 +23,7 @@ REOPEN_S: Final = 0.5
 _GONE: Final = frozenset({404, 409})  # removed, or about to be
 _FRAME_MAX_BYTES: Final = 1 << 20  # the engine's own have some 16 KiB
 _ENGINE_SPEAKS: Final = 3  # a frame's kind; 1 and 2 are what the container wrote
+_TEARS_MAX: Final = 10  # in a row: then it is no flood, but a file that is broken
 _MAY_BE_MISSING: Final = b"[Output may be missing here: it came faster than it could be read.]\n"
 _FRACTION: Final = re.compile(r"\.(\d+)")
 _LOG = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class LinePump:
         )
         self._callback = callback
         self._bytes_max = bytes_max
+        self._tears = 0  # after which nothing new came
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="container-output", daemon=True)
         self._thread.start()
@@ -145,7 +147,9 @@ class LinePump:
 
     def _output(self) -> Iterator[bytes]:
         for chunks in self._stream.connections():
-            yield from self._reached.new_in(self._written(_frames(chunks)))
+            for content in self._reached.new_in(self._written(_frames(chunks))):
+                self._tears = 0
+                yield content
 
     def _written(self, frames: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
         """The container's own frames, up to where the engine says that it cannot go on.
@@ -154,7 +158,10 @@ class LinePump:
         """
         for kind, frame in frames:
             if kind == _ENGINE_SPEAKS:
-                _LOG.warning("the engine lost its place in a container's output: %s", _text(frame[:LINE_MAX_BYTES]))
+                self._tears += 1
+                if self._tears > _TEARS_MAX:
+                    _LOG.warning("the engine cannot read a container's output: %s", _text(frame[:LINE_MAX_BYTES]))
+                    return
                 self._reached.is_torn = True
                 self._stream.expect_more()
                 return

@@ -77,6 +77,16 @@ def test_an_engine_that_loses_its_place_in_a_flood_is_asked_again(
     assert [asked.get("since") for asked in answers.asked] == [None, "1796040000.000000002"]
 
 
+def test_a_log_that_the_engine_can_never_read_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, client: docker.DockerClient
+) -> None:
+    first = frame(STDOUT, f"{STAMP}1Z first\n")
+    broken = first + frame(ENGINE, "Error grabbing logs: invalid character\n")
+    answers = Answers(*[broken] * 20)
+    assert lines_of(monkeypatch, client, answers) == ["first"]
+    assert len(answers.asked) == watching._TEARS_MAX + 1
+
+
 def test_an_answer_that_ends_by_itself_is_not_asked_for_again(
     monkeypatch: pytest.MonkeyPatch, client: docker.DockerClient
 ) -> None:
