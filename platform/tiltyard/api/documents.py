@@ -107,7 +107,7 @@ def entry_out(entry: Entry) -> schemas.EntryOut:
         gap=interval_out(entry.gap),
         figures=dict(entry.figures),
         submitted_at=entry.submitted_at,
-        run_id=entry.run.pk,
+        run_id=entry.run_id,
     )
 
 

@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
+from django.db.models import TextField
+from django.db.models.functions import Cast
 from pydantic import ValidationError
 
 from tiltyard.competitions.columns import COLUMNS, Column
@@ -21,13 +24,13 @@ from tiltyard.leaderboards.feedback import Feedback, Shares, feedback_now, withh
 from tiltyard.leaderboards.figures import columns_of, figures
 from tiltyard.leaderboards.keys import fingerprint
 from tiltyard.leaderboards.models import BoardStatistics
-from tiltyard.submissions.models import Run, Submission
+from tiltyard.leaderboards.standings import Standing
+from tiltyard.submissions.models import Run
 
 WEIGHTED_MEAN = "weighted_mean"
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """A number as a board shows it, 0..1 or −1..1; without an interval where the Ladder publishes it."""
 
     value: float
@@ -46,8 +49,9 @@ class Entry:
 
     rank: int | None
     is_tied: bool
-    submission: Submission
-    run: Run
+    run_id: uuid.UUID
+    name: str
+    owner_id: int
     owner_name: str
     is_baseline: bool
     is_reference: bool
@@ -59,10 +63,6 @@ class Entry:
     statistics: EntryStatistics | None
     submitted_at: datetime
     figures: Mapping[str, float | None]
-
-    @property
-    def name(self) -> str:
-        return self.submission.name
 
     @property
     def is_flagged(self) -> bool:
@@ -99,7 +99,7 @@ class Board:
 
 @dataclass(frozen=True)
 class _Row:
-    run: Run
+    standing: Standing
     statistics: EntryStatistics | None
     figures: Mapping[str, float | None]
 
@@ -121,27 +121,26 @@ def board_of(
 ) -> Board:
     """The same with what the caller knows already, in at most two queries."""
     track.competition = competition
-    runs = list(entrants(track, suites, feedback))
-    stored = BoardStatistics.objects.filter(track=track).first() if runs and feedback == Feedback.FULL else None
-    current = fingerprint(track, suites, runs) if stored else ""
-    document = _document(stored) if stored and stored.fingerprint == current else None
+    standings = entrants(track, suites, feedback)
+    document = _document(track, suites, standings) if standings and feedback == Feedback.FULL else None
     shares = Shares.of(suites)
     columns = columns_of(track.columns)
-    shown = [withhold(run, feedback, shares) for run in runs]
-    rows = [_Row(run, _statistics_of(run, document), figures(run, columns)) for run in shown]
+    shown = [withhold(one, feedback, shares, one.ladder) for one in standings]
+    found = document.entries if document else {}
+    rows = [_Row(one, found.get(str(one.run_id)), figures(one, columns)) for one in shown]
     rule = competition.scoring["rule"]
     is_by_rule = rule != WEIGHTED_MEAN and document is not None and not document.problem
     if is_by_rule:
         # Stable, so that of equals the one with the better mean, then the earlier, stays before.
         rows.sort(key=lambda row: -row.statistics.score.value if row.statistics else 1.0)
-    scores = {row.run.pk: _score(row, is_by_rule=is_by_rule) for row in rows}
+    scores = {row.standing.run_id: _score(row, is_by_rule=is_by_rule) for row in rows}
     ranked_by = COLUMNS[track.rank_by["column"]] if track.rank_by else None
     floor = float(track.rank_by["min_score"]) if track.rank_by else 0.0
     if ranked_by is None:
         ranking = {key: score.value for key, score in scores.items()}
     else:
         ranking = _by_figure(rows, ranked_by, floor)
-        rows.sort(key=lambda row: (-ranking.get(row.run.pk, -math.inf), -(row.run.score or 0.0)))
+        rows.sort(key=lambda row: (-ranking.get(row.standing.run_id, -math.inf), -(row.standing.score or 0.0)))
     return Board(
         competition=competition,
         track=track,
@@ -150,7 +149,7 @@ def board_of(
         rule=rule if is_by_rule else WEIGHTED_MEAN,
         feedback=feedback,
         statistics=document,
-        is_waiting=bool(runs) and feedback == Feedback.FULL and document is None,
+        is_waiting=bool(standings) and feedback == Feedback.FULL and document is None,
         made_at=now,
         columns=columns,
         ranked_by=ranked_by,
@@ -162,9 +161,11 @@ def _by_figure(rows: Sequence[_Row], column: Column, floor: float) -> dict[uuid.
     """What ranks, more being better, of the runs that were measured and have the score that the track asks for."""
     sign = 1.0 if column.more_is_better else -1.0
     return {
-        row.run.pk: sign * found
+        row.standing.run_id: sign * found
         for row in rows
-        if (found := row.figures[column.name]) is not None and row.run.score is not None and row.run.score >= floor
+        if (found := row.figures[column.name]) is not None
+        and row.standing.score is not None
+        and row.standing.score >= floor
     }
 
 
@@ -181,16 +182,17 @@ def statistics_of_run(run: Run, now: datetime, *, is_organiser: bool = False) ->
         return None
 
 
-def _document(stored: BoardStatistics) -> BoardDocument | None:
-    """What an older version stored is none: the job will write it anew."""
+def _document(track: Track, suites: Sequence[Suite], standings: Sequence[Standing]) -> BoardDocument | None:
+    """The statistics of these very entries, or None. What an older version stored is none: it will be written anew."""
+    # As text: pydantic reads a megabyte of it in half of the time that Python's own reader and it would take together.
+    as_text = Cast("document", TextField())
+    found = BoardStatistics.objects.filter(track=track).values_list("fingerprint", as_text).first()
+    if found is None or found[0] != fingerprint(track, suites, standings):
+        return None
     try:
-        return BoardDocument.model_validate(stored.document)
+        return BoardDocument.model_validate_json(found[1])
     except ValidationError:
         return None
-
-
-def _statistics_of(run: Run, document: BoardDocument | None) -> EntryStatistics | None:
-    return document.entries.get(str(run.pk)) if document else None
 
 
 def _ranked(
@@ -200,33 +202,36 @@ def _ranked(
     ranking: Mapping[uuid.UUID, float],
 ) -> list[Entry]:
     """Entries in the order of their rows, best first: competition ranking, 1 2 2 4; no rank without a `ranking`."""
-    times = Counter(ranking[row.run.pk] for row in rows if not row.run.submission.is_baseline and row.run.pk in ranking)
+    ranks = [one for one in (row.standing for row in rows) if not one.is_baseline and one.run_id in ranking]
+    times = Counter(ranking[one.run_id] for one in ranks)
     entries: list[Entry] = []
     ranked = 0
     rank_of: dict[float, int] = {}
     for row in rows:
-        run, submission = row.run, row.run.submission
-        value = None if submission.is_baseline else ranking.get(run.pk)
+        one = row.standing
+        value = None if one.is_baseline else ranking.get(one.run_id)
         rank = None
         if value is not None:
             ranked += 1
             rank = rank_of.setdefault(value, ranked)
+        score = scores[one.run_id]
         entries.append(
             Entry(
                 rank=rank,
                 is_tied=value is not None and times[value] > 1,
-                submission=submission,
-                run=run,
-                owner_name=submission.owner.get_username(),
-                is_baseline=submission.is_baseline,
-                is_reference=submission.is_baseline and competition.is_reference(submission.name),
-                score=scores[run.pk],
-                mean=interval(run.score, run.score_low, run.score_high) or scores[run.pk],
-                open=interval(run.open_score, run.open_low, run.open_high),
-                hidden=interval(run.hidden_score, run.hidden_low, run.hidden_high),
-                gap=interval(run.gap, run.gap_low, run.gap_high),
+                run_id=one.run_id,
+                name=one.name,
+                owner_id=one.owner_id,
+                owner_name=one.owner_name,
+                is_baseline=one.is_baseline,
+                is_reference=one.is_baseline and competition.is_reference(one.name),
+                score=score,
+                mean=interval(one.score, one.score_low, one.score_high) or score,
+                open=interval(one.open_score, one.open_low, one.open_high),
+                hidden=interval(one.hidden_score, one.hidden_low, one.hidden_high),
+                gap=interval(one.gap, one.gap_low, one.gap_high),
                 statistics=row.statistics,
-                submitted_at=submission.created_at,
+                submitted_at=one.submitted_at,
                 figures=row.figures,
             )
         )
@@ -234,12 +239,12 @@ def _ranked(
 
 
 def _score(row: _Row, *, is_by_rule: bool) -> Shown:
-    run = row.run
     if is_by_rule and row.statistics:
         return Shown(row.statistics.score.value, row.statistics.score.low, row.statistics.score.high)
-    score = interval(run.score, run.score_low, run.score_high)
+    one = row.standing
+    score = interval(one.score, one.score_low, one.score_high)
     if score is None:
-        raise ValueError(f"run {run.pk} is scored without a score")
+        raise ValueError(f"run {one.run_id} is scored without a score")
     return score
 
 

@@ -5,7 +5,6 @@ score it asks for.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from django.db.models import (
     Case,
@@ -15,7 +14,6 @@ from django.db.models import (
     FloatField,
     IntegerField,
     OrderBy,
-    QuerySet,
     Value,
     When,
     Window,
@@ -28,22 +26,12 @@ from tiltyard.competitions.models import Suite, Track
 from tiltyard.leaderboards.feedback import Feedback, Shares
 from tiltyard.leaderboards.figures import columns_of, in_sql
 from tiltyard.leaderboards.keys import ranking_basis
-from tiltyard.submissions.models import Run
+from tiltyard.leaderboards.standings import FIELDS, Standing
+from tiltyard.submissions.models import ResourceUse, Run
 from tiltyard.submissions.states import RunState
 
-# What a board shows: with it alone, two thousand entries are small enough to be kept.
-_FIELDS: Final = [
-    *("score", "score_low", "score_high", "gap", "gap_low", "gap_high"),
-    *("open_score", "open_low", "open_high", "hidden_score", "hidden_low", "hidden_high"),
-    "submission__name",
-    "submission__is_baseline",
-    "submission__created_at",
-    "submission__owner__username",
-    "ladder__value",
-]
 
-
-def entrants(track: Track, suites: Sequence[Suite], feedback: Feedback = Feedback.FULL) -> QuerySet[Run]:
+def entrants(track: Track, suites: Sequence[Suite], feedback: Feedback = Feedback.FULL) -> list[Standing]:
     """The runs on the track's board, best first, of equal ones the earlier.
 
     Only scored runs of the present suites and weights count. What is best is decided by what is shown: while hidden
@@ -65,10 +53,13 @@ def entrants(track: Track, suites: Sequence[Suite], feedback: Feedback = Feedbac
         best_first = OrderBy(F("figure"), descending=bool(column.more_is_better), nulls_last=True)
         order = [F("is_enough").desc(), best_first, *order]
     place = Window(RowNumber(), partition_by=[_participant()], order_by=order)
-    used = sorted({f"resources__{column.source}" for column in columns_of(track.columns)})
-    related = ["submission__owner", "ladder", *(["resources"] if used else [])]
+    used = sorted({column.source for column in columns_of(track.columns)})
     best = scored.annotate(place=place).filter(place=1).order_by(*order)
-    return best.select_related(*related).only(*_FIELDS, *used)
+    rows = best.values_list(*FIELDS, *(f"resources__{source}" for source in used))
+    if not used:
+        return [Standing(*row) for row in rows]
+    known = len(FIELDS)
+    return [Standing(*row[:known], resources=ResourceUse(**dict(zip(used, row[known:], strict=True)))) for row in rows]
 
 
 def _participant() -> Case:

@@ -36,7 +36,7 @@ def _row(entry: Entry) -> dict[str, object]:
         "baseline": _yes(entry.is_baseline),
         "reference": _yes(entry.is_reference),
         "submitted_at": entry.submitted_at.isoformat(),
-        "run_id": entry.run.pk,
+        "run_id": entry.run_id,
         **{name: "" if value is None else f"{value:g}" for name, value in entry.figures.items()},
     }
     row |= _numbers("score", entry.score) | _numbers("weighted_mean", entry.mean)

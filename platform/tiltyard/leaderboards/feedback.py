@@ -14,13 +14,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 
 from django.db.models import Prefetch, QuerySet, prefetch_related_objects
 
 from tiltyard.competitions.models import Competition, Phase, Suite
 from tiltyard.leaderboards.models import LadderScore
+from tiltyard.leaderboards.standings import Standing
 from tiltyard.submissions.models import Run, SuiteResult
 from tiltyard_eval.stats.types import Interval
+
+T = TypeVar("T", Run, Standing)
 
 
 class Feedback(StrEnum):
@@ -83,14 +87,18 @@ def show_runs(runs: Iterable[Run], now: datetime, *, is_organiser: bool = False)
         feedback = feedback_in(competition, phases, now, is_organiser=is_organiser)
         active_suites: Iterable[Suite] = getattr(competition, "active_suites", ()) if feedback != Feedback.FULL else ()
         found[key] = feedback, Shares.of(active_suites)
-    return [withhold(run, *found[run.submission.competition_id]) for run in runs]
+    shown = ((run, *found[run.submission.competition_id]) for run in runs)
+    return [
+        withhold(run, feedback, shares, published(run) if feedback == Feedback.LADDER else None)
+        for run, feedback, shares in shown
+    ]
 
 
-def withhold(run: Run, feedback: Feedback, shares: Shares) -> Run:
-    """Replace what must not be shown in the run's columns, in memory."""
+def withhold(run: T, feedback: Feedback, shares: Shares, ladder: float | None) -> T:
+    """Replace what must not be shown in the run's columns, in memory; `ladder` is what was published with this run."""
     if feedback == Feedback.FULL or run.score is None:
         return run
-    hidden = published(run) if feedback == Feedback.LADDER else None
+    hidden = ladder if feedback == Feedback.LADDER else None
     run.hidden_score = hidden
     run.hidden_low = run.hidden_high = None
     run.gap = run.gap_low = run.gap_high = None

@@ -7,6 +7,7 @@ from django.db.models import Expression, ExpressionWrapper, F, FloatField, Value
 from django.db.models.functions import NullIf
 
 from tiltyard.competitions.columns import COLUMNS, Column
+from tiltyard.leaderboards.standings import Standing
 from tiltyard.submissions.models import ResourceUse, Run
 from tiltyard.submissions.models.resources import two_digits
 
@@ -17,12 +18,9 @@ def columns_of(names: Sequence[str]) -> list[Column]:
     return [COLUMNS[name] for name in names if name in COLUMNS]
 
 
-def figures(run: Run, columns: Sequence[Column]) -> dict[str, float | None]:
-    """By the column's name; None for what was not measured. `run` holds the scores that may be shown, and no others."""
-    if not columns:
-        return {}
-    used = _resources(run)
-    return {column.name: _figure(run, used, column) for column in columns}
+def figures(standing: Standing, columns: Sequence[Column]) -> dict[str, float | None]:
+    """By the column's name; None for what was not measured. `standing` holds only scores that may be shown."""
+    return {column.name: _figure(standing, column) for column in columns}
 
 
 def _resources(run: Run) -> ResourceUse | None:
@@ -32,11 +30,11 @@ def _resources(run: Run) -> ResourceUse | None:
         return None
 
 
-def _figure(run: Run, used: ResourceUse | None, column: Column) -> float | None:
-    value = None if used is None else used.shown()[column.source]
+def _figure(standing: Standing, column: Column) -> float | None:
+    value = None if standing.resources is None else standing.resources.shown()[column.source]
     if value is None or not column.of_score:
         return value
-    return two_digits(run.score / value) if run.score is not None and value > 0 else None
+    return two_digits(standing.score / value) if standing.score is not None and value > 0 else None
 
 
 def resources_of(run: Run) -> list[tuple[str, str | None]]:

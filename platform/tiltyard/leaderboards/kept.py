@@ -4,8 +4,8 @@ A board is kept under the key of everything that it is made from (`keys.py`, and
 is read anew for each request: it is shown for as long as it is right, and what is withheld from a viewer has another
 key. Only what somebody changed in the database by hand may be up to AGE_MAX_S old. When a board has changed, the first
 who asks makes it anew, and who asks meanwhile is shown the one before, if what may be shown is the same. So it is for
-REST times as long as making took where that was long: a board of thousands that changes with every score, of which
-there may be twenty a second, would else be made for each of its readers.
+REST times the processor time that making took, where that was long: a board of thousands that changes with every score,
+of which there may be twenty a second, would else be made for each of its readers.
 
 What is made of a board, such as the rows of its page, is kept with it (`Kept.made`) and goes with it.
 """
@@ -48,7 +48,7 @@ class Kept:
 
     def rests(self) -> bool:
         """Whether it may be shown although the board has changed since."""
-        return self.cost_s > LONG_S and time.monotonic() - self.kept_at < REST * self.cost_s
+        return self.cost_s > LONG_S and time.monotonic() - self.kept_at < min(REST * self.cost_s, AGE_MAX_S)
 
     def made(self, name: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, kept under this name; nothing in it may depend on who looks at it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from tiltyard.competitions.models import Competition, Suite, Track
-from tiltyard.submissions.models import Run
+from tiltyard.leaderboards.standings import Standing
 
 _VERSION: Final = 1  # raise it when the same rows make another board
 _STATISTICS_VERSION: Final = 2  # the same for statistics
@@ -40,7 +40,7 @@ def board_key(track: Track, suites: Sequence[Suite], feedback: str) -> str:
     return _digest(parts)
 
 
-def fingerprint(track: Track, suites: Sequence[Suite], runs: Sequence[Run]) -> str:
+def fingerprint(track: Track, suites: Sequence[Suite], standings: Sequence[Standing]) -> str:
     """Names what the statistics of this board are computed from."""
     competition = track.competition
     parts = [
@@ -48,7 +48,7 @@ def fingerprint(track: Track, suites: Sequence[Suite], runs: Sequence[Run]) -> s
         ranking_basis(competition, suites),
         competition.scoring,
         competition.reference_baselines,
-        [[str(run.pk), run.submission.name, run.submission.is_baseline] for run in runs],
+        [[str(one.run_id), one.name, one.is_baseline] for one in standings],
     ]
     return _digest(parts)
 

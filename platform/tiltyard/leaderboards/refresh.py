@@ -26,10 +26,11 @@ from tiltyard.leaderboards.entrants import entrants
 from tiltyard.leaderboards.keys import board_key, fingerprint
 from tiltyard.leaderboards.models import BoardStatistics
 from tiltyard.leaderboards.rules import Question
+from tiltyard.leaderboards.standings import Standing
 from tiltyard.leaderboards.statistics import Entrant, board_statistics
 from tiltyard.leaderboards.suite_links import SuiteLinks, read_links, twin_pair, twin_statistics
 from tiltyard.leaderboards.summaries import summarise
-from tiltyard.submissions.models import Run, TaskResult
+from tiltyard.submissions.models import TaskResult
 from tiltyard_eval.stats.types import cluster_numbers
 from tiltyard_eval.twins import Scores
 
@@ -77,13 +78,13 @@ def _stored(track: Track) -> BoardStatistics | None:
 def _refresh(track: Track, suites: Sequence[Suite], basis: str, stored: BoardStatistics | None, now: datetime) -> bool:
     if stored and now < stored.computed_at + timedelta(seconds=_REST * stored.seconds):
         return False
-    runs = list(entrants(track, suites))
-    current = fingerprint(track, suites, runs)
+    standings = entrants(track, suites)
+    current = fingerprint(track, suites, standings)
     if stored and stored.fingerprint == current:
         BoardStatistics.objects.filter(track=track).update(basis=basis, checked_at=now)
         return False
     began = time.monotonic()
-    document = compute(track, suites, runs)
+    document = compute(track, suites, standings)
     if document is None:
         return False
     BoardStatistics.objects.update_or_create(
@@ -100,18 +101,18 @@ def _refresh(track: Track, suites: Sequence[Suite], basis: str, stored: BoardSta
     return True
 
 
-def compute(track: Track, suites: Sequence[Suite], runs: Sequence[Run]) -> BoardDocument | None:
-    """The statistics of these runs on these suites; None when none of them has its item scores."""
-    items = _item_scores(runs)
-    complete = [run for run in runs if _is_complete(run, suites, items)]
+def compute(track: Track, suites: Sequence[Suite], standings: Sequence[Standing]) -> BoardDocument | None:
+    """The statistics of these entries on these suites; None when none of them has its item scores."""
+    items = _item_scores(standings)
+    complete = [one for one in standings if _is_complete(one, suites, items)]
     if not complete:
         return None
     competition = track.competition
-    is_reference = [run.submission.is_baseline and competition.is_reference(run.submission.name) for run in complete]
+    is_reference = [one.is_baseline and competition.is_reference(one.name) for one in complete]
     links = {suite.pk: read_links(suite) for suite in suites}
     who = [
-        Entrant(str(run.pk), run.submission.name, run.submission.is_baseline, reference, twins)
-        for run, reference, twins in zip(
+        Entrant(str(one.run_id), one.name, one.is_baseline, reference, twins)
+        for one, reference, twins in zip(
             complete, is_reference, _twins(complete, is_reference, suites, links, items), strict=True
         )
     ]
@@ -135,7 +136,7 @@ def _in_background(work: Callable[[], T]) -> T:
 
 
 def _twins(
-    runs: Sequence[Run],
+    standings: Sequence[Standing],
     is_reference: Sequence[bool],
     suites: Sequence[Suite],
     links: Mapping[int, SuiteLinks],
@@ -143,36 +144,36 @@ def _twins(
 ) -> list[Twins | None]:
     pair = twin_pair(suites, links)
     if pair is None:
-        return [None] * len(runs)
+        return [None] * len(standings)
 
-    def scores(run: Run, suite: Suite) -> Scores:
-        return {task["name"]: items[run.pk, suite.pk, task["name"]] for task in suite.tasks}
+    def scores(one: Standing, suite: Suite) -> Scores:
+        return {task["name"]: items[one.run_id, suite.pk, task["name"]] for task in suite.tasks}
 
-    both = [(scores(run, pair.open), scores(run, pair.hidden)) for run in runs]
+    both = [(scores(one, pair.open), scores(one, pair.hidden)) for one in standings]
     return list(twin_statistics(pair, both, [place for place, reference in enumerate(is_reference) if reference]))
 
 
-def _item_scores(runs: Sequence[Run]) -> _Items:
+def _item_scores(standings: Sequence[Standing]) -> _Items:
     """The item scores by run, suite and task."""
-    rows = TaskResult.objects.filter(suite_result__run__in=runs).values_list(
+    rows = TaskResult.objects.filter(suite_result__run__in=[one.run_id for one in standings]).values_list(
         "suite_result__run_id", "suite_result__suite_id", "name", "item_scores"
     )
     return {(run_id, suite_id, name): scores for run_id, suite_id, name, scores in rows}
 
 
-def _is_complete(run: Run, suites: Sequence[Suite], items: _Items) -> bool:
+def _is_complete(standing: Standing, suites: Sequence[Suite], items: _Items) -> bool:
     """Whether every item of every task has its score; results from before item scores were kept have none."""
     return all(
-        len(items.get((run.pk, suite.pk, task["name"]), ())) == task["items"]
+        len(items.get((standing.run_id, suite.pk, task["name"]), ())) == task["items"]
         for suite in suites
         for task in suite.tasks
     )
 
 
 def _questions(
-    runs: Sequence[Run], suites: Sequence[Suite], links: Mapping[int, SuiteLinks], items: _Items
+    standings: Sequence[Standing], suites: Sequence[Suite], links: Mapping[int, SuiteLinks], items: _Items
 ) -> list[Question]:
-    """The tasks of all suites with the scores of these runs, weighted as `ranking.rank_suites` weighs them."""
+    """The tasks of all suites with the scores of these entries, weighted as `ranking.rank_suites` weighs them."""
     total = sum(suite.weight for suite in suites)
     questions = []
     for suite in suites:
@@ -181,7 +182,7 @@ def _questions(
         part_share = suite.weight / sum(part) if any(part) else 1.0 / len(part)
         tasks = sum(task["weight"] for task in suite.tasks)
         for task in suite.tasks:
-            scores = np.array([items[run.pk, suite.pk, task["name"]] for run in runs], dtype=np.float64)
+            scores = np.array([items[one.run_id, suite.pk, task["name"]] for one in standings], dtype=np.float64)
             share = task["weight"] / tasks
             labels = links[suite.pk].clusters.get(task["name"])
             questions.append(

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from django.core.paginator import Page
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.safestring import SafeString, mark_safe
 
@@ -157,7 +158,7 @@ def place_of(kept: Kept, owner_id: int) -> int | None:
 
 
 def _places(entries: Sequence[Entry]) -> dict[int, int]:
-    return {entry.submission.owner_id: place for place, entry in enumerate(entries) if not entry.is_baseline}
+    return {entry.owner_id: place for place, entry in enumerate(entries) if not entry.is_baseline}
 
 
 def _sorted(board: Board, sort: str) -> Sequence[Entry]:
@@ -202,7 +203,7 @@ def _measured(entries: Sequence[Entry]) -> list[Measured]:
         found.append(
             Measured(
                 label=entry.name,
-                url=entry.run.get_absolute_url(),
+                url=reverse("run", args=[entry.run_id]),
                 open=(entry.open.value, entry.open.low, entry.open.high),
                 hidden=(
                     hidden.value,

@@ -1,5 +1,7 @@
 """Markdown from a competition's bundle as HTML that cannot do anything."""
 
+from functools import lru_cache
+
 import nh3
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
@@ -8,6 +10,7 @@ _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethro
 _TAGS = nh3.ALLOWED_TAGS - {"img", "map", "area"}  # an image would tell its host who reads the page
 
 
+@lru_cache(maxsize=128)  # a page's text is the same for every visitor, and takes longer than all the rest of the page
 def render_markdown(text: str) -> SafeString:
     """HTML without scripts, styles, images or raw HTML; links open with rel="noopener noreferrer".
 

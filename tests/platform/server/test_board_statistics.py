@@ -164,9 +164,9 @@ def test_a_result_without_item_scores_is_on_the_board_but_not_compared(site: Sit
     old, new = entered(site, "old", 0.7, 0.6), entered(site, "new", 0.5, 0.5)
     TaskResult.objects.filter(suite_result__run=old).update(item_scores=[])
     refresh(site.track, now)
-    found = {entry.run: entry.statistics for entry in leaderboard(site.competition, site.track, now=now).entries}
-    assert found[old] is None
-    assert found[new] is not None
+    found = {entry.run_id: entry.statistics for entry in leaderboard(site.competition, site.track, now=now).entries}
+    assert found[old.pk] is None
+    assert found[new.pk] is not None
 
 
 def test_odd_data_of_one_track_do_not_hold_up_another(site: Site, now: datetime) -> None:

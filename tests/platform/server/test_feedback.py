@@ -191,7 +191,7 @@ def test_the_order_of_the_board_and_who_stands_for_a_participant_give_nothing_aw
     entered(live, "truly better", 0.49, minutes=1)
     entered(live, "theirs", 0.44, owner=live.stranger, minutes=2)
     board = leaderboard(live.competition, live.track, now=live.now)
-    assert board.entries[0].run == first
+    assert board.entries[0].run_id == first.pk
     assert [(entry.rank, entry.score.value) for entry in board.entries] == [
         (1, pytest.approx((OPEN + 0.4) / 2)),
         (1, pytest.approx((OPEN + 0.4) / 2)),

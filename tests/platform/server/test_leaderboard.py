@@ -93,7 +93,7 @@ def test_of_equal_runs_of_one_participant_the_first_counts(site: Site, now: date
     first.submission.created_at = now - timedelta(hours=1)
     first.submission.save()
     board = leaderboard(site.competition, site.track, now=now)
-    assert [entry.run for entry in board.entries] == [first]
+    assert [entry.run_id for entry in board.entries] == [first.pk]
     assert later.score == first.score
 
 
