@@ -114,11 +114,17 @@ def database_from_url(url: str) -> dict[str, object]:
             "PASSWORD": parts.password or "",
             "HOST": parts.hostname or "",
             "PORT": str(parts.port or ""),
-            "CONN_MAX_AGE": 60,  # each belongs to a thread; those of the web server (web/handler.py) stay, too
+            "CONN_MAX_AGE": 600,  # each belongs to a thread, of which a process has a few: web/handler.py
             "CONN_HEALTH_CHECKS": True,
             # Planning takes PostgreSQL longer than most of our queries do, so each connection keeps the plans of those
             # it has seen a few times.
-            "OPTIONS": {"server_side_binding": True, "prepare_threshold": 3},
+            "OPTIONS": {
+                "server_side_binding": True,
+                "prepare_threshold": 3,
+                # A database host that answers nothing must not hold up every thread for minutes.
+                "connect_timeout": 5,
+                "tcp_user_timeout": 20_000,  # milliseconds
+            },
         }
     raise ImproperlyConfigured(f"TILTYARD_DATABASE_URL starts with {parts.scheme!r}: use sqlite:/// or postgres://.")
 

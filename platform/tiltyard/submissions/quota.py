@@ -10,7 +10,8 @@ from tiltyard.competitions.models import Competition, Phase
 from tiltyard.submissions.states import FINAL, FailureReason, RunState
 
 # Every upload asks this, and once more under the lock that decides. As SQL, because Django takes ten times as long to
-# put it together, three milliseconds, as PostgreSQL to answer it. What is charged is `models.run.CHARGED`.
+# put it together, three milliseconds, as PostgreSQL to answer it. Not charged is what failed by our fault, nor what was
+# cancelled before a start.
 _CHARGED = """
     submission.phase_id = %(phase)s AND NOT submission.is_baseline AND run.failure_reason <> %(infra)s
     AND NOT (run.state = %(cancelled)s AND run.started_at IS NULL)

@@ -10,6 +10,7 @@ from web_rows import Site, make_run
 
 from tiltyard.submissions.models import Run, RunEvent
 from tiltyard.submissions.models.events import HistoryIsFixed
+from tiltyard.submissions.quota import quota_for
 from tiltyard.submissions.states import ACTIVE, FINAL, STATES, EventKind, RunState, kind_of
 from tiltyard.worker.maintenance import reap
 
@@ -73,7 +74,7 @@ def test_no_state_lasts_for_ever(site: Site, now: datetime, state: RunState) -> 
     assert reap(run.deadline_at + timedelta(seconds=1)) == 1
     run.refresh_from_db()
     assert run.state == (RunState.FAILED if state == RunState.QUEUED else RunState.QUEUED)
-    assert not Run.objects.filter(state=RunState.FAILED).charged().exists()
+    assert quota_for(site.owner, site.competition, now).total_used == (0 if run.state == RunState.FAILED else 1)
 
 
 @pytest.mark.parametrize("state", sorted({RunState.QUEUED, *ACTIVE}))

@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.signals import request_finished
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from django.urls import path
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.urls import re_path
 from pytest_django.fixtures import Settings
 
 from tiltyard.web.handler import CHANGES_AT_ONCE, PAGES_AT_ONCE, ThreadedHandler
@@ -21,7 +23,7 @@ def dispatch(request: HttpRequest) -> HttpResponseBase:
     return views[-1](request)
 
 
-urlpatterns = [path("", dispatch), path("broken/", dispatch)]
+urlpatterns = [re_path("", dispatch)]
 
 
 @pytest.fixture
@@ -32,29 +34,40 @@ def handler(settings: Settings) -> ThreadedHandler:
     return ThreadedHandler()
 
 
-def answers(handler: ThreadedHandler, *requests: tuple[str, str]) -> list[tuple[int, bytes]]:
-    """Status and body of each (method, path), all asked at once."""
+class Client:
+    """What a server hands over of one request, and what it is told. It leaves when `leaves` is set."""
 
-    async def ask(method: str, address: str) -> tuple[int, bytes]:
-        sent: list[Mapping[str, Any]] = []
-        parts: list[Mapping[str, Any]] = [
+    def __init__(self, method: str, address: str) -> None:
+        headers = [(b"host", b"testserver"), (b"content-type", b"application/x-www-form-urlencoded")]
+        self.scope = {"type": "http", "method": method, "path": address, "query_string": b"", "headers": headers}
+        self.leaves = asyncio.Event()
+        self.sent: list[Mapping[str, Any]] = []
+        self._parts: list[Mapping[str, Any]] = [
             {"type": "http.request", "body": b"a=", "more_body": True},
             {"type": "http.request", "body": b"1"},
         ]
 
-        async def receive() -> Mapping[str, Any]:
-            return parts.pop(0)
+    async def receive(self) -> Mapping[str, Any]:
+        if self._parts:
+            return self._parts.pop(0)
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
 
-        async def send(message: Mapping[str, Any]) -> None:
-            sent.append(message)
+    async def send(self, message: Mapping[str, Any]) -> None:
+        self.sent.append(message)
 
-        headers = [(b"host", b"testserver"), (b"content-type", b"application/x-www-form-urlencoded")]
-        scope = {"type": "http", "method": method, "path": address, "query_string": b"", "headers": headers}
-        await handler(scope, receive, send)
-        return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    @property
+    def answer(self) -> tuple[int, bytes]:
+        return self.sent[0]["status"], b"".join(message.get("body", b"") for message in self.sent[1:])
+
+
+def answers(handler: ThreadedHandler, *requests: tuple[str, str]) -> list[tuple[int, bytes]]:
+    """Status and body of each (method, path), all asked at once."""
 
     async def ask_all() -> list[tuple[int, bytes]]:
-        return await asyncio.gather(*[ask(*one) for one in requests])
+        clients = [Client(*one) for one in requests]
+        await asyncio.gather(*[handler(one.scope, one.receive, one.send) for one in clients])
+        return [one.answer for one in clients]
 
     return asyncio.run(ask_all())
 
@@ -127,18 +140,114 @@ def test_an_answer_in_parts_is_sent_as_it_is_read_and_closed(handler: ThreadedHa
     assert Parts.was_closed
 
 
+def test_a_file_is_sent_in_large_parts(handler: ThreadedHandler, tmp_path: Path) -> None:
+    content = bytes(300_000)
+    (tmp_path / "file").write_bytes(content)
+    views.append(lambda _: FileResponse((tmp_path / "file").open("rb")))
+
+    async def ask(method: str) -> Client:
+        client = Client(method, "/")
+        await handler(client.scope, client.receive, client.send)
+        return client
+
+    client = asyncio.run(ask("GET"))
+    assert client.answer == (200, content)
+    assert len(client.sent) == 1 + 5 + 1
+    client = asyncio.run(ask("HEAD"))
+    assert client.answer == (200, b"")
+    assert (b"Content-Length", b"300000") in client.sent[0]["headers"]
+
+
 def test_a_client_that_leaves_before_its_body_has_come_is_not_answered(handler: ThreadedHandler) -> None:
-    sent: list[Mapping[str, Any]] = []
+    async def ask() -> Client:
+        client = Client("POST", "/")
+        client._parts.clear()
+        client.leaves.set()
+        await handler(client.scope, client.receive, client.send)
+        return client
 
-    async def leave() -> Mapping[str, Any]:
-        return {"type": "http.disconnect"}
+    assert asyncio.run(ask()).sent == []
 
-    async def send(message: Mapping[str, Any]) -> None:
-        sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
-    asyncio.run(handler(scope, leave, send))
-    assert sent == []
+def test_who_leaves_while_waiting_for_a_thread_is_not_worked_for(handler: ThreadedHandler) -> None:
+    goes_on, served = threading.Event(), list[str]()
+
+    def wait(request: HttpRequest) -> HttpResponse:
+        served.append(request.path)
+        goes_on.wait(20)
+        return HttpResponse("ok")
+
+    views.append(wait)
+
+    async def ask() -> list[Client]:
+        clients = [Client("GET", f"/{number}/") for number in range(PAGES_AT_ONCE + 2)]
+        asked = [asyncio.ensure_future(handler(one.scope, one.receive, one.send)) for one in clients]
+        while len(served) < PAGES_AT_ONCE:
+            await asyncio.sleep(0.01)
+        clients[-2].leaves.set()
+        await asked[-2]
+        goes_on.set()
+        await asyncio.gather(*asked)
+        return clients
+
+    *clients, left, last = asyncio.run(ask())
+    assert left.sent == []
+    assert left.scope["path"] not in served
+    assert [one.answer for one in [*clients, last]] == [(200, b"ok")] * (PAGES_AT_ONCE + 1)
+
+
+def test_nobody_reads_on_for_a_client_that_has_left(handler: ThreadedHandler) -> None:
+    class Parts:
+        was_closed = False
+        read = 0
+
+        def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+            self._leave = lambda: loop.call_soon_threadsafe(client.leaves.set)
+
+        def __iter__(self) -> Iterator[bytes]:
+            for _ in range(1000):
+                Parts.read += 1
+                self._leave()
+                time.sleep(0.01)
+                yield b"part"
+
+        def close(self) -> None:
+            Parts.was_closed = True
+
+    async def ask() -> None:
+        client = Client("GET", "/")
+        loop = asyncio.get_running_loop()
+        views.append(lambda _: StreamingHttpResponse(Parts(client, loop)))
+        await handler(client.scope, client.receive, client.send)
+
+    asyncio.run(ask())
+    assert 0 < Parts.read < 10
+    assert Parts.was_closed
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "threads"),
+    [
+        ("GET", "/healthz", "probe"),
+        ("GET", "/readyz", "probe"),
+        ("HEAD", "/", "page"),
+        ("POST", "/accounts/login/", "change"),
+        ("POST", "/competitions/demo/submit/", "upload"),
+        ("POST", "/api/v1/competitions/demo/submissions", "upload"),
+    ],
+)
+def test_probes_pages_changes_and_uploads_do_not_wait_for_each_other(
+    handler: ThreadedHandler, method: str, address: str, threads: str
+) -> None:
+    seen: list[str] = []
+
+    def name_the_thread(_request: HttpRequest) -> HttpResponse:
+        seen.append(threading.current_thread().name)
+        return HttpResponse("ok")
+
+    views.append(name_the_thread)
+    assert answers(handler, (method, address))[0][0] == 200
+    assert [name.partition("_")[0] for name in seen] == [threads]
 
 
 def test_what_is_not_http_is_refused(handler: ThreadedHandler) -> None:

@@ -4,12 +4,11 @@ from tiltyard.submissions.models.events import RunEvent
 from tiltyard.submissions.models.gpus import Gpu
 from tiltyard.submissions.models.resources import ResourceUse
 from tiltyard.submissions.models.results import Sample, SuiteResult, TaskResult
-from tiltyard.submissions.models.run import CHARGED, Run, RunQuerySet
+from tiltyard.submissions.models.run import Run, RunQuerySet
 from tiltyard.submissions.models.store import StoreOwner
 from tiltyard.submissions.models.submission import Artefact, Submission
 
 __all__ = [
-    "CHARGED",
     "Artefact",
     "Gpu",
     "ResourceUse",

@@ -32,10 +32,6 @@ _READ_BY_A_WORKER = (
 )
 
 
-# What counts against a quota: not what failed by our fault, nor what was cancelled before a start.
-CHARGED = ~Q(failure_reason=FailureReason.INFRA_ERROR) & ~Q(state=RunState.CANCELLED, started_at__isnull=True)
-
-
 def _queue_deadline() -> datetime:
     return timezone.now() + timedelta(seconds=settings.QUEUE_DEADLINE_S)
 
@@ -58,10 +54,6 @@ class RunQuerySet(models.QuerySet["Run"]):
     def expired(self, now: datetime) -> Self:
         """Held by a worker that has stopped renewing its lease, or too long in a state, be it that nobody came."""
         return self.filter(Q(state__in=ACTIVE, lease_expires_at__lt=now) | Q(deadline_at__lt=now)).unfinished()
-
-    def charged(self) -> Self:
-        """Runs that count against a quota; see CHARGED."""
-        return self.filter(CHARGED)
 
 
 class Run(models.Model):
