@@ -7,6 +7,7 @@ command line and the workers, which do not come by here, go without.
 
 import gc
 import os
+import sys
 
 import django
 
@@ -31,3 +32,6 @@ application = ResumableUploads(UploadSizeLimit(ThreadedHandler()))
 gc.collect()
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
+# A page waits for the database some six times, and each time for the interpreter as well when another thread computes:
+# for five milliseconds, as Python has it.
+sys.setswitchinterval(0.001)

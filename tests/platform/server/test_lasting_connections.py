@@ -8,6 +8,7 @@ from web_rows import Site
 
 from tiltyard.celery import app
 from tiltyard.operations.cache import ForgivingRedisCache
+from tiltyard.worker.tasks import execute_run
 
 ADDRESS = "redis://127.0.0.1:1/0"
 
@@ -23,7 +24,7 @@ def test_a_worker_keeps_its_connection_from_task_to_task(site: Site, monkeypatch
 def test_around_a_task_it_lets_go_of_broken_and_old_ones(signal: object, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     monkeypatch.setattr("django.db.close_old_connections", lambda: looked.append("looked"))
-    signal.send(sender=app.tasks["tiltyard.execute_run"])  # type: ignore[attr-defined]
+    signal.send(sender=execute_run)  # type: ignore[attr-defined]
     assert looked == ["looked"]
 
 
