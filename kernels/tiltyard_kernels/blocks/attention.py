@@ -142,8 +142,17 @@ class _NormedQkvProjection(torch.autograd.Function):
         head_dim = 2 * cos.shape[1]
         counts = (queries, weight.shape[0] // head_dim - queries)  # the values' columns take no notice of theirs
         columns = torch.cat([one.repeat(count) for one, count in zip(gain, counts, strict=True)])
-        operands = {"rstd": rstd, "cos": cos, "sin": sin, "gain": columns, "rotated": float(rotated), "eps": eps}
-        made = gemm(h, weight.t(), _normed_rotary(head_dim), **operands)
+        made = gemm(
+            h,
+            weight.t(),
+            _normed_rotary(head_dim),
+            rstd=rstd,
+            cos=cos,
+            sin=sin,
+            gain=columns,
+            rotated=float(rotated),
+            eps=eps,
+        )
         ctx.fixed = fixed
         ctx.save_for_backward(h, rstd, weight, gain, cos, sin, made["z"])
         return made["out"]

@@ -213,11 +213,10 @@ class Block(nn.Module):
 
     def _head_norm(self, parts: list[Linear], queries: int) -> HeadNorm | None:
         """Qwen 3's norms of queries and keys, or None where there are none, or the part cannot do them."""
-        norms = [getattr(self.self_attn, name, None) for name in ("q_norm", "k_norm")]
-        if any(norm is None or has_hooks(norm) for norm in norms) or any(part.magnitude is not None for part in parts):
+        if not hasattr(self.self_attn, "q_norm") or any(part.magnitude is not None for part in parts):
             return None
-        query, key = norms
-        if query.variance_epsilon != key.variance_epsilon:
+        query, key = self.self_attn.q_norm, self.self_attn.k_norm
+        if has_hooks(query) or has_hooks(key) or query.variance_epsilon != key.variance_epsilon:
             return None
         return HeadNorm(torch.stack((query.weight, key.weight)), queries, query.variance_epsilon)
 

@@ -169,17 +169,12 @@ def _by_figure(rows: Sequence[_Row], column: Column, floor: float) -> dict[uuid.
     }
 
 
-def statistics_of_run(run: Run, now: datetime, *, is_organiser: bool = False) -> EntryStatistics | None:
-    """What the board says of a run that stands on it, as of its last computation; None where it may not be shown."""
+def is_flagged(run: Run, now: datetime, *, is_organiser: bool = False) -> bool:
+    """Whether the board marks the run's gap, as of its last computation; never where that may not be shown."""
     if feedback_now(run.submission.competition, now, is_organiser=is_organiser) != Feedback.FULL:
-        return None
+        return False
     stored = BoardStatistics.objects.filter(track=run.submission.track_id)
-    # The one entry: the whole document of a large board is a megabyte.
-    found = stored.values_list(f"document__entries__{run.pk}", flat=True).first()
-    try:
-        return None if found is None else EntryStatistics.model_validate(found)
-    except ValidationError:  # an older version's
-        return None
+    return str(run.pk) in (stored.values_list("flagged", flat=True).first() or ())
 
 
 def _document(track: Track, suites: Sequence[Suite], standings: Sequence[Standing]) -> BoardDocument | None:

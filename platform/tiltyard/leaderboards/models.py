@@ -17,6 +17,7 @@ class BoardStatistics(models.Model):
     track = models.OneToOneField(Track, on_delete=models.CASCADE, related_name="statistics")
     fingerprint = models.CharField(max_length=64)
     document = models.JSONField()  # as statistics.BoardDocument
+    flagged = models.JSONField(default=list)  # the runs whose gap is marked, beside a document of up to megabytes
     seconds = models.FloatField()  # what computing took
     computed_at = models.DateTimeField(default=timezone.now)
     # What the job found when it last compared fingerprints: while it is the same, the board need not be looked at.

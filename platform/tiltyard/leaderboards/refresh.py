@@ -92,6 +92,7 @@ def _refresh(track: Track, suites: Sequence[Suite], basis: str, stored: BoardSta
         defaults={
             "fingerprint": current,
             "document": document.model_dump(mode="json"),
+            "flagged": [run for run, entry in document.entries.items() if entry.excess and entry.excess.flagged],
             "seconds": time.monotonic() - began,
             "computed_at": now,
             "basis": basis,

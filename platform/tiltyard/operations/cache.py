@@ -26,7 +26,8 @@ class ForgivingRedisCache(RedisCache):
 
     @cached_property
     def _cache(self) -> RedisCacheClient:
-        return _client(tuple(self._servers), tuple(sorted(self._options.items())))
+        servers, options = self._servers, self._options  # type: ignore[attr-defined]  # the stubs leave them out
+        return _client(tuple(servers), tuple(sorted(options.items())))
 
     def add(self, *args: Any, **options: Any) -> bool:
         return bool(_forgiven(lambda: super(ForgivingRedisCache, self).add(*args, **options), True))

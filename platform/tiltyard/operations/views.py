@@ -1,8 +1,10 @@
 """Health for load balancers, numbers for Prometheus, and the page that tells participants how long they will wait."""
 
 import hmac
+from typing import Final
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -12,7 +14,10 @@ from django.views.decorators.http import require_safe
 
 from tiltyard.operations.health import check_all
 from tiltyard.operations.metrics import CONTENT_TYPE, exposition
-from tiltyard.operations.queues import queues
+from tiltyard.operations.queues import Queue, queues
+
+# Anybody may look at the queues, and where tens of thousands of runs ended lately, looking takes half a second.
+QUEUES_KEPT_S: Final = 3
 
 
 @require_safe
@@ -49,7 +54,7 @@ def status(request: HttpRequest) -> HttpResponse:
     """Workers, queues and the wait to expect, for everybody; it says nothing about anyone's runs."""
     parts = check_all()
     try:
-        found = queues(timezone.now()) if parts["database"] else []
+        found = _kept_queues() if parts["database"] else []
     except DatabaseError:
         found, parts["database"] = [], False
     context = {
@@ -60,3 +65,8 @@ def status(request: HttpRequest) -> HttpResponse:
         "quiet": [queue for queue in found if queue.workers == 0 and not queue.is_deserted],
     }
     return render(request, "operations/status.html", context)
+
+
+def _kept_queues() -> list[Queue]:
+    found: list[Queue] = cache.get_or_set("queues", lambda: queues(timezone.now()), QUEUES_KEPT_S)
+    return found

@@ -10,7 +10,7 @@ as before: a slow client holds no thread, and one that has left is not worked fo
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
@@ -22,7 +22,7 @@ from tiltyard.submissions.uploads import Receive, RequestHead, Scope, Send
 
 # Pages are made a few at a time, in the order in which they were asked for: of many at once all get slower together,
 # and while one waits for the database another has something to do.
-PAGES_AT_ONCE: Final = 3
+PAGES_AT_ONCE: Final = 2
 CHANGES_AT_ONCE: Final = 6
 # Looking through an upload of gigabytes takes minutes, for which nobody's sign-in may wait.
 UPLOADS_AT_ONCE: Final = 3
@@ -75,7 +75,7 @@ class ThreadedHandler(ASGIHandler):
             request_started.send(sender=type(self), scope=scope)
             request, refusal = self.create_request(scope, body)
             response = self.get_response(request) if request is not None else refusal or HttpResponseBadRequest()
-            response._handler_class = type(self)
+            response._handler_class = type(self)  # type: ignore[attr-defined]  # of whom `close` says that it is done
             if isinstance(response, FileResponse):
                 response.block_size = self.chunk_size
             if not response.streaming:
@@ -102,7 +102,7 @@ async def _left(receive: Receive) -> None:
 
 async def _was_dropped(job: "Future[HttpResponseBase]", gone: "asyncio.Future[None]") -> bool:
     """Wait for a job, or drop it if the client leaves before a thread has begun with it."""
-    work = asyncio.wrap_future(job)
+    work: asyncio.Future[Any] = asyncio.wrap_future(job)
     await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
     if not work.done() and job.cancel():
         return True

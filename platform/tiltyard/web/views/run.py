@@ -11,15 +11,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from tiltyard.leaderboards.board import statistics_of_run
+from tiltyard.leaderboards.board import is_flagged
 from tiltyard.leaderboards.feedback import shown_results
 from tiltyard.leaderboards.figures import resources_of
-from tiltyard.submissions.models import Run, TaskResult
+from tiltyard.submissions.models import Run, Sample, TaskResult
 from tiltyard.submissions.states import RunState
 from tiltyard.web.access import is_staff, may_see_private, private_run, visible_run
 from tiltyard.web.timeline import elapsed_s, stages
 from tiltyard.web.verdicts import verdict_of
-from tiltyard.web.views.samples import open_samples
 
 STOP_POLLING = 286  # htmx: take the content, ask no more
 _TASKS = TaskResult.objects.defer("item_scores")
@@ -105,12 +104,13 @@ def _results(request: HttpRequest, run: Run) -> dict[str, object]:
     if run.state != RunState.SCORED:
         return {}
     now, is_organiser = timezone.now(), is_staff(request)
-    results = shown_results(run, now, is_organiser=is_organiser)
-    found = statistics_of_run(run, now, is_organiser=is_organiser)
+    shown = shown_results(run, now, is_organiser=is_organiser).defer("result").annotate(timing=_TIMING)
+    results = list(shown.prefetch_related(Prefetch("tasks", _TASKS)))
+    open_tasks = [task for result in results if not result.suite.is_hidden for task in result.tasks.all()]
     return {
-        "suite_results": results.defer("result").annotate(timing=_TIMING).prefetch_related(Prefetch("tasks", _TASKS)),
-        "has_samples": open_samples(run).exists(),
-        "is_large_gap": bool(found and found.excess and found.excess.flagged),
+        "suite_results": results,
+        "has_samples": Sample.objects.filter(task_result__in=open_tasks).exists(),
+        "is_large_gap": is_flagged(run, now, is_organiser=is_organiser),
     }
 
 
