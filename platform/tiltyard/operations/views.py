@@ -68,5 +68,5 @@ def status(request: HttpRequest) -> HttpResponse:
 
 
 def _kept_queues() -> list[Queue]:
-    found: list[Queue] = cache.get_or_set("queues", lambda: queues(timezone.now()), QUEUES_KEPT_S)
-    return found
+    found: list[Queue] | None = cache.get_or_set("queues", lambda: queues(timezone.now()), QUEUES_KEPT_S)
+    return found or []
