@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 import web_rows
+from asgiref.sync import SyncToAsync
 from django.core.cache import cache
+from django.db import connections
 from pytest_django.fixtures import Settings
 from uploads_for_tests import context_archive
 from web_rows import Site
@@ -42,6 +44,8 @@ def own_directories(settings: Settings, tmp_path: Path, known_layers: Path) -> I
     yield
     if digests.exists():
         shutil.copy(digests, known_layers)
+    # A thread keeps its connection: this one's is of a test's database, and the next test may be allowed none.
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 def use_broker(settings: Settings, url: str) -> None:
