@@ -79,11 +79,11 @@ def plot(entries: Sequence[Measured]) -> Plot:
     in_the_way = [entry for place, entry in enumerate(entries) if place in named or len(entries) <= _LINKED_MAX]
     taken = [(x - 9, x + 9, y - 9, y + 9) for x, y in ((_x(e.open[0]), _y(e.hidden[0])) for e in in_the_way)]
     points = [_point(entry, taken) for place, entry in enumerate(entries) if place in named]
-    others = [_dot(entry) for place, entry in enumerate(entries) if place not in named]
+    others = [entry for place, entry in enumerate(entries) if place not in named]
     if len(entries) <= _LINKED_MAX:
-        return Plot([*others, *points], "", ticks)
+        return Plot([*map(_dot, others), *points], "", ticks)
     # A line of no length with round ends is a dot.
-    crowd = "".join(f"M{x:g} {y:g}h0" for x, y in sorted({(dot.x, dot.y) for dot in others}))
+    crowd = "".join(f"M{x:g} {y:g}h0" for x, y in sorted({_center(entry) for entry in others}))
     return Plot(points, crowd, ticks)
 
 
@@ -103,8 +103,12 @@ def _named(entries: Sequence[Measured]) -> set[int]:
 
 
 def _dot(entry: Measured) -> Point:
-    x, y = round(_x(entry.open[0]), 1), round(_y(entry.hidden[0]), 1)
+    x, y = _center(entry)
     return Point(entry, x, y, x, x, y, y, "", x, y, "start", has_leader=False, is_named=False)
+
+
+def _center(entry: Measured) -> tuple[float, float]:
+    return round(_x(entry.open[0]), 1), round(_y(entry.hidden[0]), 1)
 
 
 def _x(score: float) -> float:
