@@ -1,6 +1,6 @@
 """A run as boards and their statistics look at it: its row without the models.
 
-A board of two thousand entries is made anew with every score; as runs, submissions and users Django would take half of
+A board of two thousand entries is made anew with every score; as runs, submissions and users Django would take most of
 that time to make them.
 """
 
