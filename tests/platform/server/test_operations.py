@@ -20,6 +20,7 @@ from pytest_django.fixtures import Settings
 from web_rows import Site, fail, make_run
 
 from tiltyard.competitions.models import Track
+from tiltyard.operations import views
 from tiltyard.operations.logs import RunFilter, about_run, json_formatter
 from tiltyard.operations.metrics import exposition
 from tiltyard.operations.queues import Queue, expected_wait_s, queues
@@ -34,6 +35,11 @@ RULES = Path(__file__).resolve().parents[3] / "deploy" / "prometheus" / "tiltyar
 @pytest.fixture
 def now() -> datetime:
     return timezone.now()
+
+
+@pytest.fixture(autouse=True)
+def _looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "QUEUES_KEPT_S", 0)
 
 
 def samples(now: datetime) -> dict[tuple[str, ...], float]:
@@ -301,3 +307,15 @@ def test_lines_as_json_carry_the_run(caplog: pytest.LogCaptureFixture) -> None:
     assert (during["attempt"], during["level"], during["logger"]) == (2, "ERROR", "tiltyard.worker")
     assert during["message"] == 'broken "quotes"\nand lines'
     assert "run_id" not in line("afterwards")
+
+
+def test_the_queues_are_looked_at_once_for_all_who_ask_within_seconds(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "QUEUES_KEPT_S", 60)
+    with CaptureQueriesContext(connection) as first:
+        said = _text(Client().get("/status/"))
+    with CaptureQueriesContext(connection) as second:
+        assert _text(Client().get("/status/")) == said
+    assert len(second) < len(first)
+    assert not any("submissions_run" in query["sql"] for query in second.captured_queries)
