@@ -6,7 +6,7 @@ and w = γ ⊙ n: dz = r · (w − r² · mean(w ⊙ z) · z), and dγ is the su
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,22 +30,9 @@ def norm_heads(z: torch.Tensor, norm: HeadNorm, cos: torch.Tensor, sin: torch.Te
     from tiltyard_kernels.device.rows import head_norm_kernel  # noqa: PLC0415  # only where Triton is there
 
     z = z.contiguous()
-    half = cos.shape[1]
     out = torch.empty_like(z)
-    head_norm_kernel[(len(z),)](
-        z,
-        out,
-        norm.gain.contiguous(),
-        cos.contiguous(),
-        sin.contiguous(),
-        norm.eps,
-        z.shape[1],
-        norm.queries,
-        heads,
-        HALF=half,
-        BLOCK=1 << (half - 1).bit_length(),
-        num_warps=1,
-    )
+    given, sizes = _for_kernels(z, norm, cos, sin, heads)
+    head_norm_kernel[(len(z),)](z, out, *given, **sizes)
     return out
 
 
@@ -73,26 +60,18 @@ def norm_heads_backward(  # noqa: PLR0917  # what the pass takes
     dz = torch.empty_like(dy)
     dot = torch.empty(rows, dtype=torch.float32, device=z.device)
     dgain = torch.empty(rows, 2, 2 * half, dtype=torch.float32, device=z.device) if needs_gain else None
-    head_norm_backward_kernel[(rows,)](
-        dy,
-        z,
-        dz,
-        dot,
-        dgain,
-        norm.gain.contiguous(),
-        cos.contiguous(),
-        sin.contiguous(),
-        norm.eps,
-        z.shape[1],
-        norm.queries,
-        heads,
-        HALF=half,
-        BLOCK=1 << (half - 1).bit_length(),
-        HAS_DGAIN=needs_gain,
-        PAIRED=is_paired,
-        num_warps=1,
-    )
+    given, sizes = _for_kernels(z, norm, cos, sin, heads)
+    head_norm_backward_kernel[(rows,)](dy, z, dz, dot, dgain, *given, HAS_DGAIN=needs_gain, PAIRED=is_paired, **sizes)
     return dz, dot, None if dgain is None else dgain.sum(0)
+
+
+def _for_kernels(
+    z: torch.Tensor, norm: HeadNorm, cos: torch.Tensor, sin: torch.Tensor, heads: int
+) -> tuple[tuple[Any, ...], dict[str, int]]:
+    """What both kernels take beside their matrices: arguments, and what is fixed when they are compiled."""
+    half = cos.shape[1]
+    given = (norm.gain.contiguous(), cos.contiguous(), sin.contiguous(), norm.eps, z.shape[1], norm.queries, heads)
+    return given, {"HALF": half, "BLOCK": 1 << (half - 1).bit_length(), "num_warps": 1}
 
 
 def _in_triton(z: torch.Tensor) -> bool:

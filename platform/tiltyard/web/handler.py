@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_started
-from django.http import FileResponse, HttpResponseBadRequest, HttpResponseBase, StreamingHttpResponse
+from django.http import FileResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 
 from tiltyard.submissions.uploads import Receive, RequestHead, Scope, Send
@@ -74,7 +74,8 @@ class ThreadedHandler(ASGIHandler):
             set_script_prefix(get_script_prefix(scope))
             request_started.send(sender=type(self), scope=scope)
             request, refusal = self.create_request(scope, body)
-            response = self.get_response(request) if request is not None else refusal or HttpResponseBadRequest()
+            response = refusal if request is None else self.get_response(request)
+            assert response is not None  # noqa: S101  one of the two is there
             response._handler_class = type(self)  # type: ignore[attr-defined]  # of whom `close` says that it is done
             if isinstance(response, FileResponse):
                 response.block_size = self.chunk_size
