@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from tiltyard_baselines.data import Item, read_items
+from tiltyard_baselines.serve.decoding import CudaGraphs
 from tiltyard_baselines.serve.engine import MAX_WAITING_JOBS, Engine
 from tiltyard_baselines.serve.jobs import GenerationJob
 from tiltyard_baselines.serve.loading import DTYPES, QUANTISATIONS, load_model
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("--quantise", choices=QUANTISATIONS, help="as the server's")
     parser.add_argument("--kernels", action=argparse.BooleanOptionalAction, help="as the server's")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True, help="as the server's")
     parser.add_argument("--dtype", choices=DTYPES, help="as the server's")
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -67,7 +69,8 @@ def main() -> None:
         quantise=options.quantise,
         on_kernels=options.kernels,
     )
-    engine = Engine(ModelRunner(model, tokenizer, slots=64, max_context_tokens=2048))
+    record = CudaGraphs() if options.graphs and options.device.startswith("cuda") else None
+    engine = Engine(ModelRunner(model, tokenizer, slots=64, max_context_tokens=2048, record=record))
     items = read_items(options.data)
     list(answer_items(engine, items[:1]))  # what only the first pass costs is not timed
     started = time.monotonic()

@@ -20,12 +20,12 @@ def test_cuts_at_the_earliest_stop() -> None:
 def test_sampling_follows_the_distribution_and_the_seed() -> None:
     logits = torch.tensor([0.0, 1.0, -1.0]).log_softmax(-1)
     sampler = Sampler(1.0, 1.0, seed=3)
-    draws = [sampler.pick(logits) for _ in range(4000)]
+    draws = [sampler.pick(logits, 1) for _ in range(4000)]
     shares = torch.bincount(torch.tensor(draws), minlength=3) / 4000
     torch.testing.assert_close(shares, logits.exp(), atol=0.03, rtol=0)
     again = Sampler(1.0, 1.0, seed=3)
-    assert [again.pick(logits) for _ in range(50)] == draws[:50]
+    assert [again.pick(logits, 1) for _ in range(50)] == draws[:50]
 
 
 def test_no_temperature_is_greedy() -> None:
-    assert Sampler(0.0, 1.0, seed=None).pick(torch.tensor([0.1, 3.0, 2.0])) == 1
+    assert Sampler(0.0, 1.0, seed=None).pick(torch.tensor([0.1, 3.0, 2.0]), 1) == 1

@@ -43,6 +43,7 @@ def _load(options: argparse.Namespace, backend: Backend, server: uvicorn.Server,
     try:
         import torch  # noqa: PLC0415  slow: the port is bound meanwhile
 
+        from tiltyard_baselines.serve.decoding import CudaGraphs  # noqa: PLC0415
         from tiltyard_baselines.serve.engine import Engine  # noqa: PLC0415
         from tiltyard_baselines.serve.loading import load_model  # noqa: PLC0415
         from tiltyard_baselines.serve.runner import ModelRunner  # noqa: PLC0415
@@ -57,7 +58,10 @@ def _load(options: argparse.Namespace, backend: Backend, server: uvicorn.Server,
             quantise=options.quantise,
             on_kernels=options.kernels,
         )
-        backend.engine = Engine(ModelRunner(model, tokenizer, options.batch_rows, options.context_tokens))
+        record = CudaGraphs() if options.graphs and device.startswith("cuda") else None
+        backend.engine = Engine(
+            ModelRunner(model, tokenizer, options.batch_rows, options.context_tokens, record=record)
+        )
         logger.info("ready on port %d (%s, %d threads)", options.port, device, options.threads)
     except Exception as error:  # the boundary of the thread: whatever it was, the process must end and say so
         logger.exception("cannot load the model")
@@ -83,6 +87,12 @@ def _parse_arguments() -> argparse.Namespace:
         "--kernels",
         action=argparse.BooleanOptionalAction,
         help="run the layers on tiltyard_kernels; default: where there is CUDA",
+    )
+    parser.add_argument(
+        "--graphs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="decode by CUDA graphs where there is CUDA; not for a model that waits for the GPU within its forward",
     )
     parser.add_argument("--name", default="squire", help="the model's name in GET /v1/models")
     parser.add_argument("--host", default="127.0.0.1")

@@ -29,9 +29,12 @@ class SlotCache:
         """Let the next forward pass fill new rows from ``first_row`` on."""
         self._first, self._lengths, self._longest = first_row, None, 0
 
-    def start_decode(self, lengths: Tensor) -> None:
-        """Let the next forward pass append one token to each of rows 0 … n-1; ``lengths`` (n,) are theirs so far."""
-        self._lengths, self._longest = lengths, int(lengths.max()) + 1
+    def start_decode(self, lengths: Tensor, context: int) -> None:
+        """Let the next forward pass append one token to each of rows 0 … n-1; ``lengths`` (n,) are theirs so far.
+
+        ``context`` is how many places the queries attend to, at least the longest row with its new token.
+        """
+        self._lengths, self._longest = lengths, context
 
     def move_row(self, source: int, target: int) -> None:
         """Copy row ``source`` over row ``target``."""

@@ -140,7 +140,9 @@ class Engine:
 
     def _advance(self, rows: list[_Row], logits: Tensor) -> None:
         """Choose the next token of each row from ``logits`` (B, V) and let finished rows leave."""
-        finished = [row for row, logits_V in zip(rows, logits, strict=True) if self._extend(row, logits_V)]
+        likeliest = logits.argmax(-1).tolist()  # of all rows at once: on a GPU each of them alone would be a wait
+        chosen = zip(rows, logits, likeliest, strict=True)
+        finished = [row for row, logits_V, token in chosen if self._extend(row, logits_V, token)]
         for row in finished:
             index = next(i for i, other in enumerate(self._rows) if other is row)
             last = len(self._rows) - 1
@@ -149,10 +151,10 @@ class Engine:
                 self._rows[index] = self._rows[last]
             self._rows.pop()
 
-    def _extend(self, row: _Row, logits: Tensor) -> bool:
+    def _extend(self, row: _Row, logits: Tensor, likeliest: int) -> bool:
         """Add one token to ``row``; deliver and return True when that ends it."""
         job = row.job
-        token = row.sampler.pick(logits)
+        token = row.sampler.pick(logits, likeliest)
         row.token_ids.append(token)
         if job.top_logprobs:
             row.scores += score_tokens(logits[None], [token], job.top_logprobs)

@@ -45,6 +45,9 @@ def load_model(
         model = adapted.merge_and_unload() if quantise is None else adapted.get_base_model()
     dtype_name = dtype_name or ("bfloat16" if device.startswith("cuda") else "float32")
     model = model.to(device=device, dtype=getattr(torch, dtype_name)).eval().requires_grad_(False)
+    if device.startswith("cuda"):
+        # cuDNN plans each shape of attention anew, 4 ms a call, and the shapes of prompts change all the time.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if on_kernels or (on_kernels is None and device.startswith("cuda")):
         from tiltyard_kernels import patch  # noqa: PLC0415
 

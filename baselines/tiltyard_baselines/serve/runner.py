@@ -7,12 +7,21 @@ import torch
 from torch import Tensor
 
 from tiltyard_baselines.serve.cache import SlotCache
+from tiltyard_baselines.serve.decoding import RecordedSteps, Recorder
+
+# On a GPU prompts are padded to a multiple of this: kernels for the number of rows are chosen, and some compiled.
+PROMPT_MULTIPLE = 16
 
 
 class ModelRunner:
-    """A decoder-only transformers model with a cache of ``slots`` rows; used from one thread."""
+    """A decoder-only transformers model with a cache of ``slots`` rows; used from one thread.
 
-    def __init__(self, model: Any, tokenizer: Any, slots: int, max_context_tokens: int) -> None:
+    With ``record`` decoding steps run from recordings (``decoding``); the model's forward must not wait for the GPU.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, slots: int, max_context_tokens: int, *, record: Recorder | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.slots = slots
         self.context_tokens = min(max_context_tokens, model.config.max_position_embeddings)
@@ -21,6 +30,10 @@ class ModelRunner:
         self._decoder = model.get_decoder()
         self._head = model.get_output_embeddings()
         self._cache = SlotCache(model.config, slots, self.context_tokens, model.dtype, model.device)
+        self._prompt_multiple = PROMPT_MULTIPLE if self.device.type == "cuda" else 1
+        self._recorded: RecordedSteps | None = None
+        if record is not None:
+            self._recorded = RecordedSteps(self._step, record, slots, self.context_tokens, self.device)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the tokens of ``text``; an empty text becomes the end-of-text token, which starts a document."""
@@ -36,18 +49,12 @@ class ModelRunner:
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
-        """Append one token to each of the first B rows, holding ``lengths`` tokens so far; return logits (B, V)."""
-        lengths_B = torch.tensor(lengths, device=self.device)  # noqa: N806  shape suffix
-        self._cache.start_decode(lengths_B)
-        seen = torch.arange(int(max(lengths)) + 1, device=self.device)
-        hidden = self._decoder(
-            input_ids=torch.tensor(tokens, device=self.device)[:, None],
-            position_ids=lengths_B[:, None],
-            attention_mask=(seen <= lengths_B[:, None])[:, None, None],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        return self._logits(hidden[:, 0])
+        """Append one token to each of the first B rows, holding ``lengths`` tokens so far; return logits (B, V), which
+        hold until the next call."""
+        if self._recorded is not None:
+            return self._recorded(tokens, lengths)
+        tokens_B, lengths_B = torch.tensor([tokens, lengths], device=self.device)  # noqa: N806  shape suffixes
+        return self._step(tokens_B, lengths_B, max(lengths) + 1)
 
     @torch.inference_mode()
     def all_logits(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -58,9 +65,23 @@ class ModelRunner:
     def move_row(self, source: int, target: int) -> None:
         self._cache.move_row(source, target)
 
+    def _step(self, tokens_B: Tensor, lengths_B: Tensor, context: int) -> Tensor:  # noqa: N803  shape suffixes
+        """One token more for each row, attending to the first ``context`` places of its cache; waits for nothing."""
+        self._cache.start_decode(lengths_B, context)
+        seen = torch.arange(context, device=self.device)
+        hidden = self._decoder(
+            input_ids=tokens_B[:, None],
+            position_ids=lengths_B[:, None],
+            attention_mask=(seen <= lengths_B[:, None])[:, None, None],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return self._logits(hidden[:, 0])
+
     def _hidden(self, texts: Sequence[Sequence[int]], cache: SlotCache | None) -> Tensor:
         # Padding stands on the right, where the causal mask hides it from every real token.
-        length = max(len(text) for text in texts)
+        longest = max(len(text) for text in texts)
+        length = min(-(-longest // self._prompt_multiple) * self._prompt_multiple, self.context_tokens)
         padded = torch.tensor([[*text, *([0] * (length - len(text)))] for text in texts], device=self.device)
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
         output: Tensor = self._decoder(

@@ -18,10 +18,10 @@ class Sampler:
         self._generator = torch.Generator()  # on the CPU, so that a seed means the same on every device
         self._generator.manual_seed(secrets.randbits(63) if seed is None else seed)
 
-    def pick(self, logits: Tensor) -> int:
-        """Return the next token for ``logits`` (V,)."""
+    def pick(self, logits: Tensor, likeliest: int) -> int:
+        """Return the next token for ``logits`` (V,), whose argmax is known."""
         if self._temperature == 0.0:
-            return int(logits.argmax())
+            return likeliest
         probabilities = (logits.double().cpu() / self._temperature).softmax(-1)
         return int(torch.multinomial(nucleus(probabilities, self._top_p), 1, generator=self._generator))
 

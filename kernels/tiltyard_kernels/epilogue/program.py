@@ -123,8 +123,8 @@ def _define(name: str, function: Function, loads: dict[str, Load], stores: dict[
     used = {value.static[0] for value in program.nodes if value.op == "load"}
     if unused := loads.keys() - used:
         raise EpilogueError(f"{name} never uses the operand {min(unused)!r}: no result depends on it")
-    # Registered here and not at first use, which may be under torch.compile's tracing.
-    _ = program.operator
+    # Here and not at first use, which may be under torch.compile's tracing: it takes neither.
+    _ = program.operator, program.granularity
     return program
 
 
