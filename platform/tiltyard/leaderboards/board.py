@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import TextField
+from django.db.models import BigIntegerField, TextField
 from django.db.models.functions import Cast
 from pydantic import ValidationError
 
 from tiltyard.competitions.columns import COLUMNS, Column
 from tiltyard.competitions.models import Competition, Suite, Track
+from tiltyard.competitions.reading import active_suites_of
 from tiltyard.leaderboards.documents import BoardDocument, EntryStatistics
 from tiltyard.leaderboards.entrants import entrants
 from tiltyard.leaderboards.feedback import Feedback, Shares, feedback_now, withhold
@@ -25,9 +26,13 @@ from tiltyard.leaderboards.figures import columns_of, figures
 from tiltyard.leaderboards.keys import fingerprint
 from tiltyard.leaderboards.models import BoardStatistics
 from tiltyard.leaderboards.standings import Standing
+from tiltyard.statements import Given, Statement
 from tiltyard.submissions.models import Run
 
 WEIGHTED_MEAN = "weighted_mean"
+_FLAGGED = Statement(
+    lambda: BoardStatistics.objects.filter(track=Given("track", BigIntegerField())).only("track_id", "flagged")
+)
 
 
 class Shown(NamedTuple):
@@ -111,7 +116,7 @@ def leaderboard(competition: Competition, track: Track, *, now: datetime, is_org
     each name. In a track that is ranked by a column it is the run with the best figure. Organisers see hidden scores
     also while they are withheld from everybody else.
     """
-    suites = list(competition.suites.filter(is_active=True).order_by("order"))
+    suites = active_suites_of(competition)
     feedback = feedback_now(competition, now, is_organiser=is_organiser)
     return board_of(competition, track, suites, feedback, now)
 
@@ -173,8 +178,8 @@ def is_flagged(run: Run, now: datetime, *, is_organiser: bool = False) -> bool:
     """Whether the board marks the run's gap, as of its last computation; never where that may not be shown."""
     if feedback_now(run.submission.competition, now, is_organiser=is_organiser) != Feedback.FULL:
         return False
-    stored = BoardStatistics.objects.filter(track=run.submission.track_id)
-    return str(run.pk) in (stored.values_list("flagged", flat=True).first() or ())
+    stored = _FLAGGED.first(track=run.submission.track_id)
+    return stored is not None and str(run.pk) in stored.flagged
 
 
 def _document(track: Track, suites: Sequence[Suite], standings: Sequence[Standing]) -> BoardDocument | None:

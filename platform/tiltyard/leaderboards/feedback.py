@@ -6,8 +6,8 @@ what the Ladder publishes (`climbing.py`), with `none` nothing. When the last ph
 shown. Organisers see everything at any time.
 
 Whatever shows a run to somebody takes it through `show_run`, whatever lists its suites' results takes them from
-`shown_results`, and boards are made by `board.leaderboard`. The statistics of a board come from hidden items, so a
-board that withholds has none.
+`shown_results` or `shown_among`, and boards are made by `board.leaderboard`. The statistics of a board come from hidden
+items, so a board that withholds has none.
 """
 
 from collections.abc import Iterable
@@ -131,6 +131,15 @@ def shown_results(run: Run, now: datetime, *, is_organiser: bool = False) -> Que
     if feedback_now(run.submission.competition, now, is_organiser=is_organiser) == Feedback.FULL:
         return results
     return results.exclude(suite__visibility=Suite.Visibility.HIDDEN)
+
+
+def shown_among(
+    results: Iterable[SuiteResult], run: Run, now: datetime, *, is_organiser: bool = False
+) -> list[SuiteResult]:
+    """The same of the run's results that have been read, with their suites."""
+    if feedback_now(run.submission.competition, now, is_organiser=is_organiser) == Feedback.FULL:
+        return list(results)
+    return [result for result in results if not result.suite.is_hidden]
 
 
 def scored_message(competition: Competition, score: Interval, now: datetime) -> str:

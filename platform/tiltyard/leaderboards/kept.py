@@ -19,11 +19,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from django.db.models import BigIntegerField
+
 from tiltyard.competitions.models import Competition, Phase, Suite, Track
+from tiltyard.competitions.reading import active_suites_of
 from tiltyard.leaderboards.board import Board, board_of
 from tiltyard.leaderboards.feedback import Feedback, feedback_in, feedback_now
 from tiltyard.leaderboards.keys import board_key
 from tiltyard.leaderboards.models import BoardStatistics
+from tiltyard.statements import Given, Statement
 
 # In all boards of one process together: 3 KB each, 90 MB. With fewer than the site has, boards push each other out, and
 # making one of two thousand entries anew takes a fifth of a second.
@@ -33,6 +37,9 @@ LONG_S: Final = 0.05  # of processor time
 REST: Final = 20.0
 WAIT_S: Final = 2.0  # for who makes the board anew, before one makes it oneself
 _MADE_MAX: Final = 40  # parts of one board, up to 100 KB each
+_COMPUTED = Statement(
+    lambda: BoardStatistics.objects.filter(track=Given("track", BigIntegerField())).only("fingerprint", "computed_at")
+)
 T = TypeVar("T")
 
 
@@ -144,7 +151,7 @@ def kept_board(
     their order already may pass them.
     """
     if suites is None:
-        suites = list(competition.suites.filter(is_active=True).order_by("order"))
+        suites = active_suites_of(competition)
     if phases is None:
         feedback = feedback_now(competition, now, is_organiser=is_organiser)
     else:
@@ -164,5 +171,5 @@ def _config(track: Track, suites: Sequence[Suite]) -> str:
 def _statistics(track: Track, feedback: Feedback) -> str:
     if feedback != Feedback.FULL:
         return ""
-    found = BoardStatistics.objects.filter(track=track).values_list("fingerprint", "computed_at").first()
-    return f"{found[0]}@{found[1].isoformat()}" if found else ""
+    found = _COMPUTED.first(track=track.pk)
+    return f"{found.fingerprint}@{found.computed_at.isoformat()}" if found else ""

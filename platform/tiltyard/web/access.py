@@ -2,15 +2,26 @@
 
 import uuid
 
+from django.db.models import CharField, UUIDField
 from django.http import Http404, HttpRequest
-from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition
 from tiltyard.leaderboards.feedback import show_run
+from tiltyard.statements import Given, Statement
 from tiltyard.submissions.models import Run
 from tiltyard.submissions.states import RunState
+
+_SHOWN_WITH_A_RUN = ("submission__competition", "submission__track", "submission__owner", "ladder", "resources")
+_RUN = Statement(  # the logs are asked for where they are shown
+    lambda: (
+        Run.objects.select_related(*_SHOWN_WITH_A_RUN)
+        .defer("build_log", "server_log")
+        .filter(pk=Given("run", UUIDField()))
+    )
+)
+_COMPETITION = Statement(lambda: Competition.objects.filter(slug=Given("slug", CharField())))
 
 
 def signed_in_user(request: HttpRequest) -> User | None:
@@ -24,8 +35,10 @@ def is_staff(request: HttpRequest) -> bool:
 
 def visible_competition(request: HttpRequest, slug: str) -> Competition:
     """The competition, if it is public or an organiser asks; else Http404."""
-    competitions = Competition.objects.all() if is_staff(request) else Competition.objects.visible()
-    return get_object_or_404(competitions, slug=slug)
+    competition = _COMPETITION.first(slug=slug)
+    if competition is None or not (competition.is_public or is_staff(request)):
+        raise Http404
+    return competition
 
 
 def visible_run(request: HttpRequest, run_id: uuid.UUID) -> Run:
@@ -33,9 +46,9 @@ def visible_run(request: HttpRequest, run_id: uuid.UUID) -> Run:
 
     Its columns hold only the scores that the user may see now.
     """
-    related = ("submission__competition", "submission__track", "submission__owner", "ladder", "resources")
-    # The logs are asked for where they are shown.
-    run = get_object_or_404(Run.objects.select_related(*related).defer("build_log", "server_log"), pk=run_id)
+    run = _RUN.first(run=run_id)
+    if run is None:
+        raise Http404
     is_published = run.state == RunState.SCORED and run.submission.competition.is_public
     if is_published or may_see_private(request, run):
         return show_run(run, timezone.now(), is_organiser=is_staff(request))

@@ -9,6 +9,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from tiltyard.competitions.models import Competition, Phase
+from tiltyard.competitions.reading import active_suites_of, pages_of, phases_of, tracks_of
 from tiltyard.submissions.quota import quota_for
 from tiltyard.web.access import signed_in_user, visible_competition
 from tiltyard.web.suite_table import families, ranking_shares, sample_questions
@@ -21,8 +22,8 @@ def frame(
     competition: Competition, tab: str, now: datetime, phases: Sequence[Phase] | None = None
 ) -> dict[str, object]:
     """What the band above every page of a competition needs, and as `page` the bundle's page of the tab's name."""
-    phases = list(competition.phases.all()) if phases is None else phases
-    pages = {page.slug: page for page in competition.pages.all()}
+    phases = phases_of(competition) if phases is None else phases
+    pages = {page.slug: page for page in pages_of(competition)}
     return {
         "competition": competition,
         "tab": tab,
@@ -45,7 +46,7 @@ def overview(request: HttpRequest, slug: str) -> HttpResponse:
 
 def tasks(request: HttpRequest, slug: str) -> HttpResponse:
     competition = visible_competition(request, slug)
-    suites = list(competition.suites.filter(is_active=True))
+    suites = active_suites_of(competition)
     context = frame(competition, "tasks", timezone.now())
     return render(
         request,
@@ -99,4 +100,4 @@ def my_submissions(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _tracks(competition: Competition) -> list[dict[str, object]]:
-    return [{"track": track, "limits": track.sandbox_limits()} for track in competition.tracks.all()]
+    return [{"track": track, "limits": track.sandbox_limits()} for track in tracks_of(competition)]

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import conditional_page, require_safe
 
 from tiltyard.competitions.models import Competition, Track
+from tiltyard.competitions.reading import phases_of, tracks_of
 from tiltyard.leaderboards.board import Entry
 from tiltyard.leaderboards.export import board_csv
 from tiltyard.leaderboards.feedback import Feedback, feedback_in
@@ -27,9 +28,9 @@ def leaderboard(request: HttpRequest, slug: str) -> HttpResponse:
     """?track=SLUG&view=scores|duels&sort=COLUMN&q=text&page=N."""
     competition = visible_competition(request, slug)
     now = timezone.now()
-    phases = list(competition.phases.all())
+    phases = phases_of(competition)
     context = frame(competition, "leaderboard", now, phases)
-    tracks = list(competition.tracks.all())
+    tracks = tracks_of(competition)
     track = _chosen_track(request, tracks)
     context |= {"tracks": tracks, "track": track, "view": VIEWS[0]}
     if track is None:
@@ -61,7 +62,7 @@ def leaderboard(request: HttpRequest, slug: str) -> HttpResponse:
 @conditional_page
 def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
     competition = visible_competition(request, slug)
-    track = _chosen_track(request, list(competition.tracks.all()))
+    track = _chosen_track(request, tracks_of(competition))
     if track is None:
         raise Http404
     kept = kept_board(competition, track, now=timezone.now(), is_organiser=is_staff(request))

@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 
 from django.contrib import messages
-from django.db.models import Prefetch, Q
+from django.db.models import Exists, OuterRef, Q, UUIDField
 from django.db.models.fields.json import KeyTransform
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -12,17 +12,31 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from tiltyard.leaderboards.board import is_flagged
-from tiltyard.leaderboards.feedback import shown_results
+from tiltyard.leaderboards.feedback import shown_among, shown_results
 from tiltyard.leaderboards.figures import resources_of
-from tiltyard.submissions.models import Run, Sample, TaskResult
+from tiltyard.statements import Given, Statement
+from tiltyard.submissions.models import Run, RunEvent, Sample, SuiteResult, TaskResult
 from tiltyard.submissions.states import RunState
 from tiltyard.web.access import is_staff, may_see_private, private_run, visible_run
+from tiltyard.web.suite_results import shown_suites
 from tiltyard.web.timeline import elapsed_s, stages
 from tiltyard.web.verdicts import verdict_of
 
 STOP_POLLING = 286  # htmx: take the content, ask no more
-_TASKS = TaskResult.objects.defer("item_scores")
-_TIMING = KeyTransform("timing", "result")  # the only part of the whole document that the page shows
+_RUN = Given("run", UUIDField())
+_EVENTS = Statement(lambda: RunEvent.objects.filter(run=_RUN))
+_RESULTS = Statement(
+    lambda: (
+        SuiteResult.objects.filter(run=_RUN)
+        .select_related("suite")
+        .defer("result")
+        .annotate(
+            timing=KeyTransform("timing", "result"),  # the only part of the whole document that the page shows
+            has_samples=Exists(Sample.objects.filter(task_result__suite_result=OuterRef("pk"))),
+        )
+    )
+)
+_TASKS = Statement(lambda: TaskResult.objects.filter(suite_result__run=_RUN).defer("item_scores"))
 
 
 @require_GET
@@ -84,7 +98,7 @@ def cancel(request: HttpRequest, run_id: uuid.UUID) -> HttpResponse:
 
 
 def _live(request: HttpRequest, run: Run, now: datetime) -> dict[str, object]:
-    events = list(run.events.all())
+    events = _EVENTS.ask(run=run.pk)
     return {
         "run": run,
         "submission": run.submission,
@@ -104,12 +118,14 @@ def _results(request: HttpRequest, run: Run) -> dict[str, object]:
     if run.state != RunState.SCORED:
         return {}
     now, is_organiser = timezone.now(), is_staff(request)
-    shown = shown_results(run, now, is_organiser=is_organiser).defer("result").annotate(timing=_TIMING)
-    results = list(shown.prefetch_related(Prefetch("tasks", _TASKS)))
-    open_tasks = [task for result in results if not result.suite.is_hidden for task in result.tasks.all()]
+    results = shown_among(_RESULTS.ask(run=run.pk), run, now, is_organiser=is_organiser)
     return {
-        "suite_results": results,
-        "has_samples": Sample.objects.filter(task_result__in=open_tasks).exists(),
+        "suite_results": shown_suites(results, _TASKS.ask(run=run.pk)),
+        "has_samples": any(
+            result.has_samples  # type: ignore[attr-defined]  # annotated
+            for result in results
+            if not result.suite.is_hidden
+        ),
         "is_large_gap": is_flagged(run, now, is_organiser=is_organiser),
     }
 

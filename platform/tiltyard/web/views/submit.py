@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from tiltyard.accounts.models import User
 from tiltyard.competitions.models import Competition, Track
+from tiltyard.competitions.reading import tracks_of
 from tiltyard.submissions.intake import QuotaExceeded, StoreUnavailable, UploadRefused, UploadTooLarge, accept_upload
 from tiltyard.submissions.models import Submission
 from tiltyard.submissions.quota import quota_for
@@ -111,7 +112,7 @@ def _status(refused: UploadRefused) -> int:
 def _form(
     request: HttpRequest, competition: Competition, user: User, now: datetime, *, error: str = "", status: int = 200
 ) -> HttpResponse:
-    tracks = list(competition.tracks.all())
+    tracks = tracks_of(competition)
     quota = quota_for(user, competition, now)
     context = frame(competition, "submit", now) | {
         "tracks": [{"track": track, "limits": track.sandbox_limits()} for track in tracks],
