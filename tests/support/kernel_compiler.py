@@ -117,7 +117,7 @@ def cases() -> dict[str, Case]:
     gate_up, down = matrix(2 * F, D), matrix(D, F)
     activated, z = matrix(TOKENS, F), matrix(TOKENS, 2 * F)
     table = torch.empty(TOKENS, 64)
-    norm = {"h": h, "dy": h, "rstd": row, "pull": row}
+    norm = {"h": h, "dy": h, "rstd": row, "dot": row, "size": float(D)}
     rotary = {"rstd": row, "cos": table, "sin": table, "rotated": 5120.0}
     plain = ops._store
     made = {

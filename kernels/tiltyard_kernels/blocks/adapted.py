@@ -208,7 +208,7 @@ def _through_norm(
     """(dh, dγ) through z = (rstd · γ ⊙ h) · baseᵀ and, if dy is given, the residual beside it; `norm` is h, dy, γ,
     rstd, Σ z · dz."""
     h, dy, gain, rstd, dot = norm
-    operands = {"h": h, "rstd": rstd, "pull": rstd.square() * dot / h.shape[1], "gain": gain}
+    operands: dict[str, Any] = {"h": h, "rstd": rstd, "dot": dot, "size": float(h.shape[1]), "gain": gain}
     if dy is not None:
         operands["dy"] = dy
     if extra is not None:

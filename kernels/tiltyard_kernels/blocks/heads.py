@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tiltyard_kernels.blocks.rows import rotate_back, rotate_half
+from tiltyard_kernels.blocks.rows import head_blocks, rotate_back, rotate_half
 from tiltyard_kernels.gemm.execute import runs_in_triton
 
 
@@ -69,9 +69,8 @@ def _for_kernels(
     z: torch.Tensor, norm: HeadNorm, cos: torch.Tensor, sin: torch.Tensor, heads: int
 ) -> tuple[tuple[Any, ...], dict[str, int]]:
     """What both kernels take beside their matrices: arguments, and what is fixed when they are compiled."""
-    half = cos.shape[1]
     given = (norm.gain.contiguous(), cos.contiguous(), sin.contiguous(), norm.eps, z.shape[1], norm.queries, heads)
-    return given, {"HALF": half, "BLOCK": 1 << (half - 1).bit_length(), "num_warps": 1}
+    return given, head_blocks(cos.shape[1], z.shape[1])
 
 
 def _in_triton(z: torch.Tensor) -> bool:

@@ -110,7 +110,7 @@ def norm_linear_backward(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Through z = rstd ⊙ (h · weightᵀ), and the residual beside it unless dy is None: (dh, dweight). `dot` (M,) is
     Σ z·dz of each row."""
-    operands = {"h": h, "rstd": rstd, "pull": rstd.square() * dot / h.shape[1]}
+    operands: dict[str, torch.Tensor | float] = {"h": h, "rstd": rstd, "dot": dot, "size": float(h.shape[1])}
     if dy is not None:
         operands["dy"] = dy
     results = gemm(dz, weight, _THROUGH_NORM[dy is not None, needs_weight], **operands)  # type: ignore[arg-type]  # by name

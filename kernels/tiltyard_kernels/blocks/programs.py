@@ -155,76 +155,75 @@ swiglu_backward = _gated_backward("swiglu_backward", _silu_and_slope)
 geglu_backward = _gated_backward("geglu_backward", _gelu_and_slope)
 
 
-@epilogue(
-    loads={"h": tile(), "dy": tile(), "rstd": per_row(), "pull": per_row()},
-    stores={"dh": store()},
-)
-def norm_backward(acc: Value, h: Value, dy: Value, rstd: Value, pull: Value) -> Results:
-    """acc is dz · W: the gradient through the deferred norm, joined to the residual's own. pull is rstd² · c / D."""
-    return {"dh": dy + rstd * acc - pull * h}
+# What the backward of a deferred norm reads: the stream, its rstd, Σ z · dz of each row, and D.
+_NORM = {"h": tile(), "rstd": per_row(), "dot": per_row(), "size": scalar()}
+_STREAM = {"dy": tile()}
+_GAIN = {"gain": per_column()}
 
 
-@epilogue(
-    loads={"h": tile(), "dy": tile(), "rstd": per_row(), "pull": per_row()},
-    stores={"dh": store(), "normed": store(), "gain": column_sum()},
-)
-def norm_backward_trained(acc: Value, h: Value, dy: Value, rstd: Value, pull: Value) -> Results:
-    """The same with what trained weights need: normed = rstd ⊙ h for dW, and γ · dγ, the column sum of normed · acc."""
-    normed = rstd * h
-    return {"dh": dy + rstd * acc - pull * h, "normed": normed, "gain": normed * acc}
+def _through_norm(dx: Value, h: Value, rstd: Value, dot: Value, size: Value) -> Value:
+    """dh of x = rstd ⊙ h, whose Σ x · dx over a row is `dot`."""
+    return rstd * dx - rstd * rstd * dot / size * h
 
 
-@epilogue(loads={"h": tile(), "rstd": per_row(), "pull": per_row()}, stores={"dh": store()})
-def norm_backward_alone(acc: Value, h: Value, rstd: Value, pull: Value) -> Results:
+@epilogue(loads=_NORM | _STREAM, stores={"dh": store()})
+def norm_backward(  # noqa: PLR0917  # the operands it has
+    acc: Value, h: Value, rstd: Value, dot: Value, size: Value, dy: Value
+) -> Results:
+    """acc is dz · W: the gradient through the deferred norm, joined to the residual's own."""
+    return {"dh": dy + _through_norm(acc, h, rstd, dot, size)}
+
+
+@epilogue(loads=_NORM | _STREAM, stores={"dh": store(), "normed": store()})
+def norm_backward_trained(  # noqa: PLR0917  # as above
+    acc: Value, h: Value, rstd: Value, dot: Value, size: Value, dy: Value
+) -> Results:
+    """The same with what trained weights need: normed = rstd ⊙ h for dW."""
+    return {"dh": dy + _through_norm(acc, h, rstd, dot, size), "normed": rstd * h}
+
+
+@epilogue(loads=_NORM, stores={"dh": store()})
+def norm_backward_alone(acc: Value, h: Value, rstd: Value, dot: Value, size: Value) -> Results:
     """`norm_backward` without a residual beside it."""
-    return {"dh": rstd * acc - pull * h}
+    return {"dh": _through_norm(acc, h, rstd, dot, size)}
 
 
-@epilogue(
-    loads={"h": tile(), "rstd": per_row(), "pull": per_row()},
-    stores={"dh": store(), "normed": store()},
-)
-def norm_backward_alone_trained(acc: Value, h: Value, rstd: Value, pull: Value) -> Results:
+@epilogue(loads=_NORM, stores={"dh": store(), "normed": store()})
+def norm_backward_alone_trained(acc: Value, h: Value, rstd: Value, dot: Value, size: Value) -> Results:
     """And with rstd ⊙ h for dW."""
-    normed = rstd * h
-    return {"dh": rstd * acc - pull * h, "normed": normed}
+    return {"dh": _through_norm(acc, h, rstd, dot, size), "normed": rstd * h}
 
 
-@epilogue(
-    loads={"h": tile(), "dy": tile(), "rstd": per_row(), "pull": per_row(), "gain": per_column()},
-    stores={"dh": store()},
-)
-def gained_norm_backward(  # noqa: PLR0917  # the operands it has
-    acc: Value, h: Value, dy: Value, rstd: Value, pull: Value, gain: Value
+@epilogue(loads=_NORM | _GAIN | _STREAM, stores={"dh": store()})
+def gained_norm_backward(  # noqa: PLR0917  # as above
+    acc: Value, h: Value, rstd: Value, dot: Value, size: Value, gain: Value, dy: Value
 ) -> Results:
     """`norm_backward` where the norm's weight is not folded into the linear."""
-    return {"dh": dy + rstd * gain * acc - pull * h}
+    return {"dh": dy + _through_norm(gain * acc, h, rstd, dot, size)}
 
 
-@epilogue(loads={"h": tile(), "rstd": per_row(), "pull": per_row(), "gain": per_column()}, stores={"dh": store()})
-def gained_norm_backward_alone(acc: Value, h: Value, rstd: Value, pull: Value, gain: Value) -> Results:
+@epilogue(loads=_NORM | _GAIN, stores={"dh": store()})
+def gained_norm_backward_alone(  # noqa: PLR0917  # as above
+    acc: Value, h: Value, rstd: Value, dot: Value, size: Value, gain: Value
+) -> Results:
     """The same without a residual beside it."""
-    return {"dh": rstd * gain * acc - pull * h}
+    return {"dh": _through_norm(gain * acc, h, rstd, dot, size)}
 
 
-@epilogue(
-    loads={"h": tile(), "rstd": per_row(), "pull": per_row(), "gain": per_column()},
-    stores={"dh": store(), "dgain": column_sum()},
-)
-def gained_norm_backward_alone_trained(acc: Value, h: Value, rstd: Value, pull: Value, gain: Value) -> Results:
+@epilogue(loads=_NORM | _GAIN, stores={"dh": store(), "dgain": column_sum()})
+def gained_norm_backward_alone_trained(  # noqa: PLR0917  # as above
+    acc: Value, h: Value, rstd: Value, dot: Value, size: Value, gain: Value
+) -> Results:
     """And with the gradient of the norm's weight."""
-    return {"dh": rstd * gain * acc - pull * h, "dgain": rstd * h * acc}
+    return {"dh": _through_norm(gain * acc, h, rstd, dot, size), "dgain": rstd * h * acc}
 
 
-@epilogue(
-    loads={"h": tile(), "dy": tile(), "rstd": per_row(), "pull": per_row(), "gain": per_column()},
-    stores={"dh": store(), "dgain": column_sum()},
-)
-def gained_norm_backward_trained(  # noqa: PLR0917  # the operands it has
-    acc: Value, h: Value, dy: Value, rstd: Value, pull: Value, gain: Value
+@epilogue(loads=_NORM | _GAIN | _STREAM, stores={"dh": store(), "dgain": column_sum()})
+def gained_norm_backward_trained(  # noqa: PLR0917  # as above
+    acc: Value, h: Value, rstd: Value, dot: Value, size: Value, gain: Value, dy: Value
 ) -> Results:
     """With the residual and the gradient of the norm's weight."""
-    return {"dh": dy + rstd * gain * acc - pull * h, "dgain": rstd * h * acc}
+    return {"dh": dy + _through_norm(gain * acc, h, rstd, dot, size), "dgain": rstd * h * acc}
 
 
 def _rotated(x: Value, cos: Value, sin: Value) -> Value:
