@@ -7,7 +7,7 @@ import torch
 from kernel_errors import assert_close
 
 from tiltyard_kernels import blocks
-from tiltyard_kernels.blocks import programs
+from tiltyard_kernels.blocks import attention, heads, programs, rows
 from tiltyard_kernels.gemm import gemm
 
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
@@ -221,6 +221,32 @@ def test_paired_rotary_scores_like_the_halves_of_transformers(device: torch.devi
     ones = torch.ones(tokens, dtype=torch.float64, device=device)
     qk = blocks.qkv_projection_reference(x, ones, weight, cos, sin, rotated=2 * head_dim)
     torch.testing.assert_close(qk[:, :head_dim] @ qk[:, head_dim:].t(), scores)
+
+
+@pytest.mark.parametrize("is_normed", [False, True])
+def test_projections_are_whole_under_torch_compile(
+    is_normed: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device.type == "cpu":  # torch.compile traces kernels, but not the interpreter's
+        monkeypatch.setattr(rows, "runs_in_triton", lambda _x: False)
+        monkeypatch.setattr(heads, "runs_in_triton", lambda _x: False)
+    h = leaf(10, 16, device=device, dtype=torch.float32)
+    weight, out = torch.randn(24, 16, device=device), torch.randn(16, 24, device=device)
+    angle = torch.randn(10, 4, device=device)
+    norm = blocks.HeadNorm(torch.rand(2, 8, device=device), 1, EPS) if is_normed else None
+
+    def step(h: torch.Tensor) -> torch.Tensor:
+        rstd = blocks.rstd_of(h.detach(), EPS)
+        y = blocks.qkv_projection(h, rstd, weight, angle.cos(), angle.sin(), rotated=16, head_norm=norm)
+        y, rstd = blocks.output_projection(y, out, h, eps=EPS)
+        return (y * rstd[:, None]).square().sum()
+
+    # Compiled first, so that tracing meets programs which no call has made.
+    attention._PROGRAMS.clear()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    (gradient,) = torch.autograd.grad(compiled(h), h)
+    (expected,) = torch.autograd.grad(step(h), h)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_mlp_is_whole_under_torch_compile(device: torch.device) -> None:

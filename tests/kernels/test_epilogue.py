@@ -22,6 +22,7 @@ DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytes
         "gain": ep.per_row(),
         "label": ep.per_row(integer=True),
         "alpha": ep.scalar(),
+        "eps": ep.scalar(),
     },
     stores={
         "out": ep.store(),
@@ -29,6 +30,7 @@ DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytes
         "twice": ep.store(width=2),
         "norms": ep.store(width=1 / 8, dtype=torch.float32),
         "squares": ep.row_sum(),
+        "rstd": ep.row_rstd("eps"),
         "lse": ep.row_logsumexp(),
         "largest": ep.row_max(),
         "columns": ep.column_sum(),
@@ -44,6 +46,7 @@ def everything(  # noqa: PLR0917  # as many operands as there are kinds
     gain: ep.Value,
     label: ep.Value,
     alpha: ep.Value,
+    eps: ep.Value,  # for the reduction
 ) -> Mapping[str, ep.Value]:
     y = acc * gain + bias + alpha * residual
     even, odd = ep.pairs(y)
@@ -53,6 +56,7 @@ def everything(  # noqa: PLR0917  # as many operands as there are kinds
         "twice": ep.interleave(y, -y),
         "norms": ep.group_sum(y * y, 8),
         "squares": y * y,
+        "rstd": y * y,
         "lse": y,
         "largest": y,
         "columns": y / ep.group_broadcast(ep.sqrt(ep.group_sum(y * y, 8) + 1.0), 8),
@@ -75,6 +79,7 @@ def test_every_kind_of_operand_and_result(
         "gain": torch.randn(m, device=device),
         "label": torch.randint(0, n, (m,), device=device),
         "alpha": 0.25,
+        "eps": 1e-3,
     }
     results = gemm(a, w.t(), everything, **operands)  # type: ignore[arg-type]
     truth = ep.evaluate(everything, a.double() @ w.double().t(), operands)  # type: ignore[arg-type]
@@ -186,6 +191,10 @@ MISTAKES = [
     (lambda: define(lambda acc, *more: {"out": acc}), r"instead of taking \*more"),
     (lambda: biased.then(gained, through="out"), "biased has no result 'out' for gained"),
     (lambda: biased.then(gained, through="squares"), "'squares': it is a reduction"),
+    (
+        lambda: ep.epilogue(stores={"out": ep.row_rstd("eps")})(lambda acc: {"out": acc * acc}),
+        "the result 'out' needs 'eps' declared in loads as a scalar",
+    ),
     (lambda: biased.then(biased, through="sum"), "both have the operand 'bias'"),
 ]
 

@@ -125,7 +125,7 @@ def cases() -> dict[str, Case]:
         "dX": Case(plain, z, gate_up, {}),
         "dW": Case(plain, z.t(), h, {}),
         "LoRA": Case(plain, h, gate_up.t(), {}, (matrix(TOKENS, 64), matrix(2 * F, 64).t())),
-        "residual_norm": Case(programs.residual_norm, activated, down.t(), {"residual": h}),
+        "residual_norm": Case(programs.residual_norm, activated, down.t(), {"residual": h, "eps": 1e-6}),
         "swiglu": Case(programs.swiglu, h, gate_up.t(), {"rstd": row}),
         "swiglu_backward": Case(programs.swiglu_backward, h, down, {"z": z}),
         "norm_backward": Case(programs.norm_backward, z, gate_up, norm),

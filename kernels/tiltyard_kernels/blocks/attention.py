@@ -6,7 +6,6 @@ saved, and dz is dy rotated back.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -88,14 +87,20 @@ def _check_head_norm(norm: HeadNorm, head_dim: int, rotated: int) -> None:
         )
 
 
-@cache
-def _rotary(head_dim: int) -> Epilogue:
-    return programs.rotary(head_dim)
+_PROGRAMS: dict[tuple[bool, int], Epilogue] = {}  # by whether heads are normed, and their size
 
 
-@cache
-def _normed_rotary(head_dim: int) -> Epilogue:
-    return programs.normed_rotary(head_dim)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _define(is_normed: bool, head_dim: int) -> None:
+    """Make sure of a program. torch.compile runs this while it traces, and could not trace it."""
+    if (is_normed, head_dim) not in _PROGRAMS:
+        make = programs.normed_rotary if is_normed else programs.rotary
+        _PROGRAMS[is_normed, head_dim] = make(head_dim)
+
+
+def _program(is_normed: bool, head_dim: int) -> Epilogue:
+    _define(is_normed, head_dim)
+    return _PROGRAMS[is_normed, head_dim]
 
 
 class _QkvProjection(torch.autograd.Function):
@@ -109,7 +114,7 @@ class _QkvProjection(torch.autograd.Function):
         sin: torch.Tensor,
         rotated: int,
     ) -> torch.Tensor:
-        program = _rotary(2 * cos.shape[1])
+        program = _program(False, 2 * cos.shape[1])
         y = gemm(h, weight.t(), program, rstd=rstd, cos=cos, sin=sin, rotated=float(rotated))["out"]
         ctx.rotated = rotated
         ctx.save_for_backward(h, rstd, weight, cos, sin, y)
@@ -145,7 +150,7 @@ class _NormedQkvProjection(torch.autograd.Function):
         made = gemm(
             h,
             weight.t(),
-            _normed_rotary(head_dim),
+            _program(True, head_dim),
             rstd=rstd,
             cos=cos,
             sin=sin,
@@ -175,24 +180,24 @@ def output_projection(
 
     o (M, K), weight (D, K), residual (M, D). As in `mlp`, the statistic carries no gradient.
     """
-    y, squares = _OutputProjection.apply(o, weight, residual)  # type: ignore[no-untyped-call]
-    return y, torch.rsqrt(squares / weight.shape[0] + eps)
+    made: tuple[torch.Tensor, torch.Tensor] = _OutputProjection.apply(o, weight, residual, eps)  # type: ignore[no-untyped-call]
+    return made
 
 
 class _OutputProjection(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, o: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor
+        ctx: Any, o: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        results = gemm(o, weight.t(), programs.residual_norm, residual=residual)
+        results = gemm(o, weight.t(), programs.residual_norm, residual=residual, eps=eps)
         ctx.save_for_backward(o, weight)
-        ctx.mark_non_differentiable(results["squares"])
-        return results["out"], results["squares"]
+        ctx.mark_non_differentiable(results["rstd"])
+        return results["out"], results["rstd"]
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor, _dsquares: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, dy: torch.Tensor, _drstd: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         o, weight = ctx.saved_tensors
         dy = dy.contiguous()
         do = matmul(dy, weight) if ctx.needs_input_grad[0] else None
         dweight = matmul(dy.t(), o) if ctx.needs_input_grad[1] else None
-        return do, dweight, dy
+        return do, dweight, dy, None

@@ -52,11 +52,11 @@ def mlp(
     if activation not in _PROGRAMS:
         raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(_PROGRAMS)}")
     if torch.is_grad_enabled() and (h.requires_grad or gate_up.requires_grad or down.requires_grad):
-        y, squares = _Mlp.apply(h, rstd, gate_up, down, activation)  # type: ignore[no-untyped-call]
+        y, next_rstd = _Mlp.apply(h, rstd, gate_up, down, activation, eps)  # type: ignore[no-untyped-call]
     else:
         activated = gemm(h, gate_up.t(), _PROGRAMS[activation][2], rstd=rstd)["activated"]
-        y, squares = gemm(activated, down.t(), programs.residual_norm, residual=h).values()
-    return y, torch.rsqrt(squares / h.shape[1] + eps)
+        y, next_rstd = gemm(activated, down.t(), programs.residual_norm, residual=h, eps=eps).values()
+    return y, next_rstd
 
 
 def mlp_reference(
@@ -77,17 +77,23 @@ def mlp_reference(
 class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917  # autograd passes them by position
-        ctx: Any, h: torch.Tensor, rstd: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, activation: str
+        ctx: Any,
+        h: torch.Tensor,
+        rstd: torch.Tensor,
+        gate_up: torch.Tensor,
+        down: torch.Tensor,
+        activation: str,
+        eps: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         first = gemm(h, gate_up.t(), _PROGRAMS[activation][0], rstd=rstd)
-        second = gemm(first["activated"], down.t(), programs.residual_norm, residual=h)
+        second = gemm(first["activated"], down.t(), programs.residual_norm, residual=h, eps=eps)
         ctx.activation = activation
         ctx.save_for_backward(h, rstd, gate_up, down, first["z"])
-        ctx.mark_non_differentiable(second["squares"])
-        return second["out"], second["squares"]
+        ctx.mark_non_differentiable(second["rstd"])
+        return second["out"], second["rstd"]
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor, _dsquares: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, dy: torch.Tensor, _drstd: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         h, rstd, gate_up, down, z = ctx.saved_tensors
         dy = dy.contiguous()
         inner = gemm(dy, down, _PROGRAMS[ctx.activation][1], z=z)
@@ -95,7 +101,7 @@ class _Mlp(torch.autograd.Function):
         dh, dgate_up = norm_linear_backward(
             inner["dz"], gate_up, h=h, dy=dy, rstd=rstd, dot=inner["dot"], needs_weight=ctx.needs_input_grad[2]
         )
-        return dh, None, dgate_up, ddown, None
+        return dh, None, dgate_up, ddown, None, None
 
 
 def norm_linear_backward(

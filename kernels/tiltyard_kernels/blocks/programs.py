@@ -27,6 +27,7 @@ from tiltyard_kernels.epilogue import (
     per_column,
     per_row,
     periodic_tile,
+    row_rstd,
     row_sum,
     rsqrt,
     scalar,
@@ -41,11 +42,11 @@ from tiltyard_kernels.epilogue import (
 Results = Mapping[str, Value]
 
 
-@epilogue(loads={"residual": tile()}, stores={"out": store(), "squares": row_sum()})
-def residual_norm(acc: Value, residual: Value) -> Results:
+@epilogue(loads={"residual": tile(), "eps": scalar()}, stores={"out": store(), "rstd": row_rstd("eps")})
+def residual_norm(acc: Value, residual: Value, eps: Value) -> Results:  # noqa: ARG001  # for the reduction
     """A block's last linear: add the residual stream, and emit the statistic of the RMSNorm that comes next."""
     y = acc + residual
-    return {"out": y, "squares": y * y}
+    return {"out": y, "rstd": y * y}
 
 
 @epilogue(loads={"rstd": per_row()}, stores={"z": store(), "activated": store(width=0.5)})

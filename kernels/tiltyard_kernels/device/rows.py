@@ -26,6 +26,27 @@ def rms_norm_kernel(h, h_stride, gain, x, rstd, D, eps, HAS_RSTD: tl.constexpr, 
 
 
 @triton.jit
+def rstd_kernel(
+    partial,  # (PIECES, M)
+    rstd,  # (M,)
+    eps,
+    PIECES,
+    M,
+    N,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """1 / √(Σ partial / N + eps) for ROWS rows, their pieces summed in order."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((BLOCK, ROWS), partial.dtype.element_ty)
+    for first in range(0, PIECES, BLOCK):
+        piece = first + tl.arange(0, BLOCK)
+        inside = (piece < PIECES)[:, None] & (rows < M)[None, :]
+        total += tl.load(partial + piece[:, None].to(tl.int64) * M + rows[None, :], mask=inside, other=0.0)
+    tl.store(rstd + rows, 1.0 / tl.sqrt(tl.sum(total, 0) / N + eps), mask=rows < M)
+
+
+@triton.jit
 def rotary_kernel(
     x,  # (M, N), overwritten or read
     out,  # (M, N); may be x

@@ -203,7 +203,7 @@ class _Writer:
         inside = f"({columns} < {end})[None, :]"
         self.lines.append(f"{name} = {text}")
         match store.how:
-            case "row_sum":
+            case "row_sum" | "row_rstd":
                 self.mask_unless_even(name, inside, "EVEN_N", "0.0")
                 self.lines.append(f"tl.store({by_row}, tl.sum({name}, 1), mask=rows < M)")
             case "row_max":

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-Reduction = Literal["row_sum", "row_max", "row_lse", "column_sum", "amax"]
+Reduction = Literal["row_sum", "row_rstd", "row_max", "row_lse", "column_sum", "amax"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Store:
 
     tile        (M, N · width), in `dtype`, or the GEMM's own if None
     row_sum     (M,) float32: the sum over a row's columns; row_max and row_lse (log of the sum of exponentials) alike
+    row_rstd    (M,) float32: 1 / √(the mean over a row's columns + the scalar operand `eps`)
     column_sum  (N · width,) float32: the sum over all rows
     amax        () float32: the largest magnitude
     """
@@ -39,6 +40,7 @@ class Store:
     how: Literal["tile"] | Reduction
     width: Fraction = Fraction(1)
     dtype: torch.dtype | None = None
+    eps: str | None = None
 
 
 def tile(*, width: float | Fraction = 1) -> Load:
@@ -74,6 +76,11 @@ def store(*, width: float | Fraction = 1, dtype: torch.dtype | None = None) -> S
 def row_sum() -> Store:
     """Reduce to (M,): the sum over each row."""
     return Store("row_sum")
+
+
+def row_rstd(eps: str) -> Store:
+    """Reduce squares to (M,): 1 / √(mean + eps) of each row, RMSNorm's statistic. `eps` names a scalar operand."""
+    return Store("row_rstd", eps=eps)
 
 
 def row_max() -> Store:

@@ -121,6 +121,7 @@ def _define(name: str, function: Function, loads: dict[str, Load], stores: dict[
     results = {key: _checked_result(name, key, returned[key], store) for key, store in stores.items()}
     program = Epilogue(name, function, loads, stores, results)
     used = {value.static[0] for value in program.nodes if value.op == "load"}
+    used |= _scalars_of_reductions(name, loads, stores)
     if unused := loads.keys() - used:
         raise EpilogueError(f"{name} never uses the operand {min(unused)!r}: no result depends on it")
     # Here and not at first use, which may be under torch.compile's tracing: it takes neither.
@@ -145,6 +146,15 @@ def _check_parameters(name: str, function: Function, loads: Mapping[str, Load]) 
     for declared_name in loads:
         if declared_name not in names:
             raise EpilogueError(f"{name} declares the operand {declared_name!r} but has no parameter of that name")
+
+
+def _scalars_of_reductions(name: str, loads: dict[str, Load], stores: dict[str, Store]) -> set[str]:
+    """The operands that are used after the function: by reductions."""
+    found = {key: made.eps for key, made in stores.items() if made.eps is not None}
+    for key, eps in found.items():
+        if eps not in loads or loads[eps].extent != "scalar":
+            raise EpilogueError(f"{name}: the result {key!r} needs {eps!r} declared in loads as a scalar()")
+    return set(found.values())
 
 
 def _operand(name: str, load: Load) -> Value:

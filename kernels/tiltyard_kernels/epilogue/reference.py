@@ -4,7 +4,7 @@ It is also how programs run where there is no Triton. It is differentiable by au
 checked against its forward program's reference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -17,7 +17,13 @@ def evaluate(
     """Run `program` on the whole accumulator (M, N), float32 or float64. Tile results keep the accumulator's dtype."""
     values = {name: _as_value(program, name, operands[name], acc) for name in program.loads}
     returned = program.function(acc, **values)
-    return {name: _reduced(returned[name], store.how, acc.shape[0]) for name, store in program.stores.items()}
+    made = {}
+    for name, store in program.stores.items():
+        value = returned[name]
+        made[name] = _REDUCTIONS[store.how](value.expand(acc.shape[0], value.shape[-1]))
+        if store.eps is not None:
+            made[name] = torch.rsqrt(made[name] + values[store.eps])
+    return made
 
 
 def _as_value(program: Epilogue, name: str, operand: torch.Tensor | float, acc: torch.Tensor) -> torch.Tensor:
@@ -34,17 +40,12 @@ def _as_value(program: Epilogue, name: str, operand: torch.Tensor | float, acc: 
     return value
 
 
-def _reduced(value: torch.Tensor, how: str, rows: int) -> torch.Tensor:
-    value = value.expand(rows, value.shape[-1])
-    match how:
-        case "row_sum":
-            return value.sum(1)
-        case "row_max":
-            return value.amax(1)
-        case "row_lse":
-            return value.logsumexp(1)
-        case "column_sum":
-            return value.sum(0)
-        case "amax":
-            return value.abs().amax()
-    return value
+_REDUCTIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tile": lambda value: value,
+    "row_sum": lambda value: value.sum(1),
+    "row_rstd": lambda value: value.mean(1),
+    "row_max": lambda value: value.amax(1),
+    "row_lse": lambda value: value.logsumexp(1),
+    "column_sum": lambda value: value.sum(0),
+    "amax": lambda value: value.abs().amax(),
+}

@@ -73,11 +73,15 @@ class PlanMaker:
             steps = self.skinny(self.skinny_config())
         else:
             steps = self.mainloop(self.chosen(config))
+        is_empty = self.m == 0 or self.n == 0
+        steps = [] if is_empty else steps + self.statistics()
         reductions: list[tuple[str, str]] = [
-            (name, s.how) for name, s in self.program.stores.items() if s.how != "tile"
+            (name, s.how)
+            for name, s in self.program.stores.items()
+            if s.how != "tile" and (is_empty or s.how != "row_rstd")
         ]
         return Plan(
-            steps if self.m > 0 and self.n > 0 else [],
+            steps,
             self.tiles,
             self.scratch,
             reductions,
@@ -321,6 +325,26 @@ class PlanMaker:
         grid = (-(-self.n // bn), -(-self.m // block_m))
         return Step(join_kernel, grid, template, slots, packed=(5, self.arguments(access)), warps=4, stages=2)
 
+    def statistics(self) -> list[Step]:
+        """One step for each rstd, from its partial sums of squares."""
+        from tiltyard_kernels.device.rows import rstd_kernel  # noqa: PLC0415  # only where Triton is there
+
+        made: list[Step] = []
+        for name, store in self.program.stores.items():
+            if store.how != "row_rstd" or store.eps is None:
+                continue
+            pieces = next(one.shape[0] for one in self.scratch if one.name == f"{name}@partial")
+            self.scratch.append(Result(name, (self.m,), self.wide))
+            block = min(64, 1 << (pieces - 1).bit_length())
+            template: list[Any] = [None, None, None, pieces, self.m, self.n, block, 32]
+            slots: list[tuple[int, str, View | int | None]] = [
+                (0, f"{name}@partial", None),
+                (1, name, None),
+                (2, store.eps, None),
+            ]
+            made.append(Step(rstd_kernel, (-(-self.m // 32),), template, slots, warps=4, stages=1))
+        return made
+
     def low_rank_slots(self, first: int) -> list[tuple[int, str, View | int | None]]:
         assert self.low_rank is not None  # noqa: S101  # asked by the callers
         if not self.low_rank[0].is_contiguous() and "@p" not in self.copied:
@@ -384,7 +408,7 @@ class PlanMaker:
         rows = -(-self.m // block_m)
         for name, store in self.program.stores.items():
             match store.how:
-                case "row_sum" | "row_max":
+                case "row_sum" | "row_rstd" | "row_max":
                     self.scratch.append(Result(f"{name}@partial", (pieces, self.m), self.wide))
                 case "row_lse":
                     self.scratch.append(Result(f"{name}@partial", (pieces, self.m), self.wide))
