@@ -122,11 +122,17 @@ def leaderboard(competition: Competition, track: Track, *, now: datetime, is_org
 
 
 def board_of(
-    competition: Competition, track: Track, suites: Sequence[Suite], feedback: Feedback, now: datetime
+    competition: Competition,
+    track: Track,
+    suites: Sequence[Suite],
+    feedback: Feedback,
+    now: datetime,
+    *,
+    standings: Sequence[Standing] | None = None,
 ) -> Board:
-    """The same with what the caller knows already, in at most two queries."""
+    """The same with what the caller knows already, in at most two queries; with the entrants, in one."""
     track.competition = competition
-    standings = entrants(track, suites, feedback)
+    standings = entrants(track, suites, feedback) if standings is None else standings
     document = _document(track, suites, standings) if standings and feedback == Feedback.FULL else None
     shares = Shares.of(suites)
     columns = columns_of(track.columns)

@@ -40,6 +40,22 @@ def board_key(track: Track, suites: Sequence[Suite], feedback: str) -> str:
     return _digest(parts)
 
 
+def full_key(track: Track, suites: Sequence[Suite], feedback: str, statistics: str) -> str:
+    """Names all that a board is made from, in three words: what may be shown, `board_key`, and the statistics."""
+    same = Track(pk=track.pk, competition=track.competition, columns=track.columns, rank_by=track.rank_by)
+    return f"{feedback}:{board_key(same, suites, '')} {board_key(track, suites, feedback)} {statistics}"
+
+
+def shows_the_same(one: str, other: str) -> bool:
+    """Whether boards with these full keys show and withhold the same, of other rows perhaps."""
+    return one.partition(" ")[0] == other.partition(" ")[0]
+
+
+def name_in(full_key: str) -> str:
+    """The `board_key` in a full key, which names the rows."""
+    return full_key.split()[1]
+
+
 def fingerprint(track: Track, suites: Sequence[Suite], standings: Sequence[Standing]) -> str:
     """Names what the statistics of this board are computed from."""
     competition = track.competition

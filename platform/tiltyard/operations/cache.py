@@ -1,7 +1,8 @@
 """The shared cache of production: Redis, whose absence costs the counts of limits and not the site.
 
-What lies in the cache is rates: how often somebody logged in wrongly or called the API. While Redis restarts, nothing
-is counted and nobody is refused; PostgreSQL and the pages go on.
+What lies in the cache is rates, how often somebody logged in wrongly or called the API, and for a minute the rows of
+long boards. While Redis restarts, nothing is counted and nobody is refused, and each process makes its own boards;
+PostgreSQL and the pages go on.
 
 Django makes a cache, and with it a pool of connections, for every thread. Here all threads of a process share one.
 """
@@ -69,4 +70,4 @@ def _complain(error: RedisError) -> None:
     now = time.monotonic()
     if now - _complained_at >= _COMPLAIN_EVERY_S:
         _complained_at = now
-        logger.warning("the cache does not answer, so limits are not counted: %s", error)
+        logger.warning("the cache does not answer, so limits are not counted and boards not shared: %s", error)

@@ -44,6 +44,7 @@ def leaderboard(request: HttpRequest, slug: str) -> HttpResponse:
     shown = BoardPage(kept, choice, page, mine=place)
     context |= {
         "board": kept.board,
+        "is_behind": kept.is_behind,
         "view": choice.view,
         "sort": choice.sort,
         "search": choice.search,
