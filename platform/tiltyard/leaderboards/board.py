@@ -43,8 +43,7 @@ class Shown(NamedTuple):
     high: float | None = None
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One row. Equal scores share a rank; an organiser's entry stands in its place but has no rank.
 
     `is_baseline` says that an organiser handed it in, `is_reference` that gaps are compared with it. `mean` is the

@@ -11,7 +11,6 @@ a cache each process makes its own boards.
 import json
 import logging
 import uuid
-import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -65,18 +64,18 @@ def say_shown(place: Place, shown: Shown) -> None:
 def share(name: str, rows: Rows) -> None:
     """Give them to the other processes under the board's name (`keys.py`). Only what everybody may see."""
     document = [rows.made_at.isoformat(), [_row(one) for one in rows.standings]]
-    cache.set(_name("rows", name), zlib.compress(json.dumps(document, default=str).encode(), 1), KEEP_S)
+    cache.set(_name("rows", name), json.dumps(document, default=str), KEEP_S)
 
 
 def rows_of(name: str) -> Rows | None:
     """The rows of the board with this name, if a process has shared them."""
-    packed = cache.get(_name("rows", name))
-    if not isinstance(packed, bytes):
+    document = cache.get(_name("rows", name))
+    if not isinstance(document, str):
         return None
     try:
-        made_at, rows = json.loads(zlib.decompress(packed))
+        made_at, rows = json.loads(document)
         return Rows(datetime.fromisoformat(made_at), [_standing(row) for row in rows])
-    except (ValueError, TypeError, zlib.error):  # of another version of this program, perhaps
+    except (ValueError, TypeError):  # of another version of this program, perhaps
         logger.warning("the shared rows of a board cannot be read", exc_info=True)
         return None
 

@@ -4,25 +4,21 @@ Rows and plot are made once for a board and kept with it, because they are the s
 on the page the own row is made anew, and the own point is put on top of the plot.
 """
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from django.core.paginator import Page
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.safestring import SafeString, mark_safe
 
-from tiltyard.competitions.columns import Column
 from tiltyard.leaderboards.board import Board, Entry
-from tiltyard.leaderboards.figures import in_words
 from tiltyard.leaderboards.kept import Kept
+from tiltyard.web.board_rows import Rows, run_addresses
 from tiltyard.web.scatter import Measured, Plot, own_point, plot
 
 PAGE_ENTRIES = 50
-_ANY_RUN = uuid.UUID(int=0)
 _OWN_PLACE = SafeString("<!-- own -->")  # in the plot that is the same for everybody; entries' names are escaped
 
 
@@ -55,15 +51,6 @@ class Group:
     size: int
     first: str
     rows: Sequence[SafeString]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One cell of a track's column."""
-
-    title: str
-    text: str
-    is_measured: bool
 
 
 class BoardPage:
@@ -105,13 +92,13 @@ class BoardPage:
     def rows(self) -> list[SafeString]:
         choice = self._choice
         if choice.search:
-            rows = [self._row(entry) for entry in self._entries]
+            rows = [self._rows.row(entry) for entry in self._entries]
         else:
             name = ("rows", choice.view, choice.sort, self._page.number)
-            rows = list(self._kept.made(name, lambda: [self._row(entry) for entry in self._entries]))
+            rows = list(self._kept.made(name, lambda: [self._rows.row(entry) for entry in self._entries]))
         for place, entry in enumerate(self._entries):
             if entry is self._mine:
-                rows[place] = self._row(entry, is_mine=True)
+                rows[place] = self._rows.row(entry, is_mine=True)
         return rows
 
     @property
@@ -140,17 +127,15 @@ class BoardPage:
         )
         return mark_safe(svg.replace(_OWN_PLACE, own))  # noqa: S308  both are rendered templates
 
-    def _row(self, entry: Entry, *, is_mine: bool = False) -> SafeString:
-        context = {
-            "entry": entry,
-            "is_mine": is_mine,
-            "has_ranges": self.board.ranked_by is None,
-            "has_twins": self.has_twins,
-            "ranked_by": self.board.ranked_by,
-            "floor": self.board.score_floor,
-            "figures": [_figure(column, entry) for column in self.board.columns],
-        }
-        return render_to_string(f"competition/_board_{self._choice.view}_row.html", context)
+    @cached_property
+    def _rows(self) -> Rows:
+        return Rows(
+            view=self._choice.view,
+            columns=self.board.columns,
+            has_ranges=self.board.ranked_by is None,
+            has_twins=self.has_twins,
+            address=run_addresses(),
+        )
 
 
 def place_of(kept: Kept, owner_id: int) -> int | None:
@@ -187,18 +172,13 @@ def _group_heads(entries: Sequence[Entry]) -> dict[int | None, tuple[int, str]]:
     return heads
 
 
-def _figure(column: Column, entry: Entry) -> Figure:
-    value = entry.figures[column.name]
-    return Figure(column.title, in_words(column, value), value is not None)
-
-
 def _draw(drawn: Plot) -> SafeString:
     return render_to_string("competition/_scatter.html", {"plot": drawn, "own_place": _OWN_PLACE})
 
 
 def _measured(entries: Sequence[Entry]) -> list[Measured]:
     found = []
-    address = reverse("run", args=[_ANY_RUN])  # asked for once: of thousands of entries it would take most of the time
+    address = run_addresses()
     for entry in entries:
         if entry.open is None or entry.hidden is None or entry.open.low is None or entry.open.high is None:
             continue
@@ -206,7 +186,7 @@ def _measured(entries: Sequence[Entry]) -> list[Measured]:
         found.append(
             Measured(
                 label=entry.name,
-                url=address.replace(str(_ANY_RUN), str(entry.run_id)),
+                url=address(entry.run_id),
                 open=(entry.open.value, entry.open.low, entry.open.high),
                 hidden=(
                     hidden.value,

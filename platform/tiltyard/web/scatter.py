@@ -9,6 +9,7 @@ of very many the rest is one path, because two thousand links would weigh half a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 LEFT, RIGHT, TOP, BOTTOM = 80.0, 622.0, 16.0, 490.0
 _LABEL_HEIGHT = 22.0
@@ -21,8 +22,7 @@ _LINKED_MAX = 200  # with more entries, those without a name are dots of one pat
 _STEPS = (0, -1, 1, -2, 2, -3, 3, -4, 4)
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """One submission: (value, low, high) on each suite, in 0 to 1."""
 
     label: str

@@ -263,7 +263,7 @@ class Broken:
 
 
 @pytest.mark.usefixtures("long_boards")
-@pytest.mark.parametrize("found", [None, b"no board", 7, "text"])
+@pytest.mark.parametrize("found", [None, b"no board", 7, "text", "[]", "[1, 2]"])
 def test_without_a_cache_each_process_makes_its_own(
     site: Site, process: Process, monkeypatch: pytest.MonkeyPatch, found: object
 ) -> None:

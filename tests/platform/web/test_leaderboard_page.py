@@ -14,6 +14,7 @@ from web_rows import Site
 
 from tiltyard.accounts.models import User
 from tiltyard.leaderboards.refresh import refresh
+from tiltyard.submissions.models import TaskResult
 from tiltyard.submissions.states import RunState
 
 
@@ -81,6 +82,18 @@ def test_win_rates_and_gaps_are_a_second_view(client: Client, ranked: Site) -> N
     assert "Win rate</th>" in page
     assert "over base</small>" in page
     assert client.get(board(ranked) + "?view=others").status_code == 404
+
+
+def test_an_entry_without_statistics_is_not_compared(client: Client, ranked: Site) -> None:
+    older = web_rows.make_run(ranked, "older", owner=participant("another"), state=RunState.SCORED)
+    web_rows.score(older, 0.5, 0.5)
+    TaskResult.objects.filter(suite_result__run=older).update(item_scores=[])  # as before they were kept
+    refresh(ranked.track, timezone.now())
+
+    assert "Not compared" in client.get(board(ranked)).content.decode()
+    rows = re.findall(r"<tr[ >].*?</tr>", client.get(board(ranked) + "?view=duels").content.decode(), flags=re.DOTALL)
+    (row,) = [row for row in rows if ">older<" in row]
+    assert '<td data-label="Win rate" class="right">–</td>' in row
 
 
 def test_an_example_of_the_organisers_is_no_baseline(client: Client, ranked: Site) -> None:

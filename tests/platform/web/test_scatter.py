@@ -1,7 +1,6 @@
 """The plot's geometry, and numbers as the pages show them."""
 
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -55,7 +54,7 @@ def test_in_a_crowd_a_name_without_room_is_left_to_the_tooltip() -> None:
 
 
 def test_of_very_many_entries_the_plain_dots_are_one_path_and_ones_own_is_named() -> None:
-    entries = [replace(measured(0.2 + n / 5000, 0.3, f"entry {n}"), url=f"/runs/{n}/") for n in range(2000)]
+    entries = [measured(0.2 + n / 5000, 0.3, f"entry {n}")._replace(url=f"/runs/{n}/") for n in range(2000)]
     drawn = plot(entries)
     assert len(drawn.points) == 8
     assert drawn.crowd.count("h0") <= 1992
