@@ -37,7 +37,7 @@ HARDEST = {
     ],
 }
 # The fastest tile by measurement, with Triton 3.6, which spills nothing; 3.7 spills ten registers of it.
-SPILLED_BYTES_MAX = {(90, "attention 128, keys' gradient"): 40, (90, "DoRA swiglu_backward"): 168}
+SPILLED_BYTES_MAX = {(90, "attention 128, keys' gradient"): 40, (90, "DoRA swiglu_backward"): 56}
 
 
 @pytest.mark.slow

@@ -204,6 +204,7 @@ def main() -> None:
         (masks, "project_kernel"),
         (masks, "gradient_kernel"),
         (columns, "factor_kernel"),
+        (rows, "rstd_kernel"),
         (rows, "head_norm_kernel"),
         (rows, "head_norm_backward_kernel"),
     ):

@@ -127,7 +127,8 @@ def scaled_columns(acc: Value, factor: Value) -> Results:
 
 def _silu_and_slope(gate: Value) -> tuple[Value, Value]:
     s = sigmoid(gate)
-    return gate * s, s * (1.0 + gate * (1.0 - s))
+    activated = gate * s
+    return activated, s + activated * (1.0 - s)
 
 
 def _gelu_and_slope(gate: Value) -> tuple[Value, Value]:

@@ -32,8 +32,8 @@ _ELEMENTWISE = {
     "log": "tl.log({0})",
     "sqrt": "tl.sqrt({0})",
     "rsqrt": "(1.0 / tl.sqrt({0}))",
-    "sigmoid": "tl.sigmoid({0})",
-    "tanh": "(2.0 * tl.sigmoid(2.0 * {0}) - 1.0)",
+    "sigmoid": "_sigmoid({0})",
+    "tanh": "(2.0 * _sigmoid(2.0 * {0}) - 1.0)",
     "erf": "tl.erf({0})",
     "absolute": "tl.abs({0})",
     "maximum": "tl.maximum({0}, {1})",
@@ -74,11 +74,14 @@ def device_function(program: Epilogue, access: Access) -> Any:
     import triton  # noqa: PLC0415  # only where kernels run: the package imports without Triton
     import triton.language as tl  # noqa: PLC0415
 
+    from tiltyard_kernels.device.arithmetic import beside, sigmoid  # noqa: PLC0415
+
     text = source_of(program, access)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     filename = f"<tiltyard epilogue {program.name} {digest}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = {"triton": triton, "tl": tl, "__name__": f"tiltyard_kernels.generated_{digest}"}
+    namespace: dict[str, Any] = {"triton": triton, "tl": tl, "_sigmoid": sigmoid, "_beside": beside}
+    namespace["__name__"] = f"tiltyard_kernels.generated_{digest}"
     exec(compile(text, filename, "exec"), namespace)  # noqa: S102  # text from a checked graph; names match a strict pattern
     return namespace["epilogue"]
 
@@ -129,7 +132,10 @@ class _Writer:
                 return repr(value.static[0])
             case "load":
                 name = value.static[0]
-                return self.load(name, self.program.loads[name])
+                load = self.program.loads[name]
+                loaded = self.load(name, load)
+                is_like_acc = load.extent == "tile" and load.width == 1 and not load.integer
+                return self.add(f"_beside(acc, {loaded})") if is_like_acc else loaded
             case "column_index":
                 return self.add(f"{self.columns(value.span)}[None, :]")
             case "cast":
@@ -161,6 +167,8 @@ class _Writer:
             self.known.add(left)
             paired = f"(BM, {_times('BN', value.span)}, 2)"
             self.lines.append(f"{left}, {right} = tl.split(tl.reshape({argument}, {paired}))")
+            if value.span == 1 and value.extent == "tile":
+                self.lines += [f"{half} = _beside(acc, {half})" for half in (left, right)]
         return (left, right)[value.static[0]]
 
     def shape(self, width: Fraction) -> str:
