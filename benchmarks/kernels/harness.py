@@ -35,6 +35,7 @@ class Bench:
     repetitions: int = 15
     tokens: tuple[int, ...] = (2048, 8192, 16384)  # of the MLP and the projections
     ranks: tuple[int, ...] = (16, 64)  # of the LoRA steps
+    without: tuple[str, ...] = ()  # peers with one of these in their names are left out
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -51,6 +52,9 @@ class Bench:
 
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.is_tiny else full
+
+    def leaves_out(self, name: str) -> bool:
+        return any(part in name for part in self.without)
 
     def peer(self, name: str) -> Any | None:
         """An optional package, or None; why is noted."""
@@ -76,6 +80,8 @@ class Bench:
         runnable: dict[str, Call] = {}
         errors: dict[str, str] = {}
         for name, call in calls.items():
+            if self.leaves_out(name):
+                continue
             try:
                 call()
                 runnable[name] = self._graph(call) if in_graphs and not self.is_tiny else call

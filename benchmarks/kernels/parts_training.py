@@ -107,7 +107,7 @@ def _compare_steps(bench: Bench, what: str, makers: dict[str, Callable[[], Any]]
     length = bench.size(2048, 8)
     tokens = torch.randint(0, 64, (bench.size(4, 2), length), device=bench.device)
     for name, make in makers.items():
-        if not bench.is_wanted(f"{what}: {name}"):
+        if bench.leaves_out(name) or not bench.is_wanted(f"{what}: {name}"):
             continue
         try:
             step = training_step(make(), tokens)

@@ -132,6 +132,9 @@ def main() -> None:
         "--tokens", type=int, action="append", help="of MLP and projections; default 2048, 8192 and 16384"
     )
     parser.add_argument("--rank", type=int, action="append", help="of the LoRA steps; default 16 and 64")
+    parser.add_argument(
+        "--without", action="append", default=[], help="no peer whose name has this; may be given again"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU; measures nothing")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
@@ -139,6 +142,7 @@ def main() -> None:
     if options.tiny:
         torch.set_num_threads(1)
     bench = Bench(options.out, time.monotonic() + options.budget_s, options.tiny, options.mode)
+    bench.without = tuple(options.without)
     if options.tokens:
         bench.tokens = tuple(options.tokens)
     if options.rank:

@@ -19,7 +19,7 @@ from tiltyard_baselines.pretrain import build_model, save_checkpoint
 from tiltyard_baselines.quantised import LINEAR_LAYERS, quantise_base
 from tiltyard_baselines.serve.engine import Engine
 from tiltyard_baselines.serve.jobs import GenerationJob
-from tiltyard_baselines.serve.loading import load_model
+from tiltyard_baselines.serve.loading import load_model, runs_on_kernels
 from tiltyard_baselines.serve.runner import ModelRunner
 from tiltyard_baselines.training import weighted_loss
 from tiltyard_kernels.quantise import Nf4Tensor
@@ -203,3 +203,17 @@ def test_codes_of_other_libraries_stay_bytes() -> None:
     run_on_kernels(nn.ModuleDict({"base_layer": linear}))
     assert torch.equal(linear.weight, torch.arange(32, dtype=torch.uint8))
     assert linear.weight.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("device", "quantise", "columns", "expected"),
+    [
+        ("cuda", None, 256, False),
+        ("cuda:1", None, 4096, True),
+        ("cuda", "nf4", 256, True),
+        ("cpu", None, 4096, False),
+        ("cpu", "nf4", 4096, False),
+    ],
+)
+def test_kernels_run_where_they_pay(device: str, quantise: str | None, columns: int, expected: bool) -> None:
+    assert runs_on_kernels(device, quantise, columns) is expected

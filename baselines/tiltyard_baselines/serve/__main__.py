@@ -86,7 +86,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--kernels",
         action=argparse.BooleanOptionalAction,
-        help="run the layers on tiltyard_kernels; default: where there is CUDA",
+        help="run the layers on tiltyard_kernels; default: with CUDA, if quantised or of 1024 columns and more",
     )
     parser.add_argument(
         "--graphs",

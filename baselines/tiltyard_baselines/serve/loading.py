@@ -9,6 +9,9 @@ logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
 QUANTISATIONS = ("nf4",)
+# Layers of fewer columns run on plain PyTorch unless told otherwise: beside launches, which CUDA graphs spare both,
+# a small model gains nothing, and compiling its kernels takes 8 s of the first process.
+KERNELS_FROM_COLUMNS = 1024
 
 
 def load_model(
@@ -25,8 +28,9 @@ def load_model(
     torch and transformers are imported here, after the server has bound its port. A LoRA adapter is merged into the
     weights, so that it costs nothing at run time; merging happens in fp32 and is then rounded once. With ``quantise``
     (one of ``QUANTISATIONS``) the base stays in four bits, and the adapter beside it is computed at every token.
-    ``on_kernels`` runs the layers on ``tiltyard_kernels``; by default on CUDA only. Four-bit weights are theirs in any
-    case, widened by plain PyTorch where there is no GPU.
+    ``on_kernels`` runs the layers on ``tiltyard_kernels``; by default on CUDA, if the model is quantised or has layers
+    of ``KERNELS_FROM_COLUMNS`` or more. Four-bit weights are theirs in any case, widened by plain PyTorch where there
+    is no GPU.
     """
     started = time.monotonic()
     import torch  # noqa: PLC0415  slow; see the docstring
@@ -48,13 +52,20 @@ def load_model(
     if device.startswith("cuda"):
         # cuDNN plans each shape of attention anew, 4 ms a call, and the shapes of prompts change all the time.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    if on_kernels or (on_kernels is None and device.startswith("cuda")):
+    if on_kernels is None:
+        on_kernels = runs_on_kernels(device, quantise, model.config.hidden_size)
+    if on_kernels:
         from tiltyard_kernels import patch  # noqa: PLC0415
 
         patch(model)
     details = (adapter_path, quantise or "plain", time.monotonic() - started)
     logger.info("loaded %s (adapter: %s, weights: %s) in %.1f s", model_path, *details)
     return model, tokenizer
+
+
+def runs_on_kernels(device: str, quantise: str | None, columns: int) -> bool:
+    """Whether layers of so many columns run on ``tiltyard_kernels`` where nobody says."""
+    return device.startswith("cuda") and (quantise is not None or columns >= KERNELS_FROM_COLUMNS)
 
 
 def _quantise(model: Any, kind: str) -> None:
