@@ -11,6 +11,7 @@ from tiltyard_kernels.epilogue.codegen import Access, argument_layout, device_fu
 from tiltyard_kernels.epilogue.operator import result_dtype
 from tiltyard_kernels.epilogue.program import Epilogue
 from tiltyard_kernels.gemm import config as configs
+from tiltyard_kernels.gemm import reductions
 from tiltyard_kernels.gemm.config import Config, Skinny
 from tiltyard_kernels.gemm.operands import Matrix, as_matrix, can_describe, gpu_of, multiprocessors
 from tiltyard_kernels.gemm.packed import PackedWeight
@@ -74,17 +75,12 @@ class PlanMaker:
         else:
             steps = self.mainloop(self.chosen(config))
         is_empty = self.m == 0 or self.n == 0
-        steps = [] if is_empty else steps + self.statistics()
-        reductions: list[tuple[str, str]] = [
-            (name, s.how)
-            for name, s in self.program.stores.items()
-            if s.how != "tile" and (is_empty or s.how != "row_rstd")
-        ]
+        steps = [] if is_empty else steps + reductions.statistics(self.program, (self.m, self.n), self.scratch)
         return Plan(
             steps,
             self.tiles,
             self.scratch,
-            reductions,
+            reductions.finishes(self.program, is_empty=is_empty),
             list(self.program.stores),
             self.copied,
             self.a.device,
@@ -325,26 +321,6 @@ class PlanMaker:
         grid = (-(-self.n // bn), -(-self.m // block_m))
         return Step(join_kernel, grid, template, slots, packed=(5, self.arguments(access)), warps=4, stages=2)
 
-    def statistics(self) -> list[Step]:
-        """One step for each rstd, from its partial sums of squares."""
-        from tiltyard_kernels.device.rows import rstd_kernel  # noqa: PLC0415  # only where Triton is there
-
-        made: list[Step] = []
-        for name, store in self.program.stores.items():
-            if store.how != "row_rstd" or store.eps is None:
-                continue
-            pieces = next(one.shape[0] for one in self.scratch if one.name == f"{name}@partial")
-            self.scratch.append(Result(name, (self.m,), self.wide))
-            block = min(64, 1 << (pieces - 1).bit_length())
-            template: list[Any] = [None, None, None, pieces, self.m, self.n, block, 32]
-            slots: list[tuple[int, str, View | int | None]] = [
-                (0, f"{name}@partial", None),
-                (1, name, None),
-                (2, store.eps, None),
-            ]
-            made.append(Step(rstd_kernel, (-(-self.m // 32),), template, slots, warps=4, stages=1))
-        return made
-
     def low_rank_slots(self, first: int) -> list[tuple[int, str, View | int | None]]:
         assert self.low_rank is not None  # noqa: S101  # asked by the callers
         if not self.low_rank[0].is_contiguous() and "@p" not in self.copied:
@@ -405,15 +381,4 @@ class PlanMaker:
 
     def reserve_partials(self, block_m: int, step: int, pieces: int) -> None:
         """Room for one partial result a sub-tile of (block_m, step), of which a row has `pieces`."""
-        rows = -(-self.m // block_m)
-        for name, store in self.program.stores.items():
-            match store.how:
-                case "row_sum" | "row_rstd" | "row_max":
-                    self.scratch.append(Result(f"{name}@partial", (pieces, self.m), self.wide))
-                case "row_lse":
-                    self.scratch.append(Result(f"{name}@partial", (pieces, self.m), self.wide))
-                    self.scratch.append(Result(f"{name}@second", (pieces, self.m), self.wide))
-                case "column_sum":
-                    self.scratch.append(Result(f"{name}@partial", (rows, int(self.n * store.width)), self.wide))
-                case "amax":
-                    self.scratch.append(Result(f"{name}@partial", (rows * -(-self.n // step),), self.wide, True))
+        self.scratch += reductions.partials(self.program, (self.m, self.n), self.wide, (block_m, step, pieces))
