@@ -108,7 +108,7 @@ class ResumableUploads:
         size_bytes = protocol.count(headers, "Upload-Length")
         target = protocol.Target.read(headers.get("upload-metadata", ""))
         upload = await asked(service.create, user, size_bytes, target, timezone.now())
-        answer = protocol.upload_headers(size_bytes, 0, upload.expires_at)
+        answer = protocol.upload_headers(size_bytes, 0, 0, upload.expires_at)
         if headers.get("content-type") == protocol.CONTENT_TYPE:
             answer |= await self._receive(upload, 0, headers, receive)
         return 201, answer | {"location": f"{protocol.PREFIX}{upload.pk}"}, None
@@ -125,7 +125,8 @@ class ResumableUploads:
         offset_bytes = upload.size_bytes if upload.state == Upload.State.ACCEPTED else offset_bytes or 0
         if offset_bytes == upload.size_bytes:
             self._finish_soon(upload.pk)
-        return protocol.upload_headers(upload.size_bytes, offset_bytes, upload.expires_at)
+            return protocol.upload_headers(upload.size_bytes, offset_bytes, offset_bytes, upload.expires_at)
+        return protocol.upload_headers(upload.size_bytes, offset_bytes, files.checked_of(upload.pk), upload.expires_at)
 
     async def _patch(
         self, upload: Upload, headers: Mapping[str, str], receive: Receive
@@ -168,10 +169,10 @@ class ResumableUploads:
             if expires_at - upload.expires_at > _TOUCH_EVERY * (expires_at - now):
                 upload.expires_at = expires_at
                 await asked(service.touch, upload)
-            reached = file.offset_bytes
+            reached, checked = file.offset_bytes, file.checked_bytes
         if reached == upload.size_bytes:
             self._finish_soon(upload.pk)
-        return protocol.upload_headers(upload.size_bytes, reached, upload.expires_at)
+        return protocol.upload_headers(upload.size_bytes, reached, checked, upload.expires_at)
 
     async def _stop_writer(self, upload_id: UUID) -> None:
         """End the connection that still holds the file in this process, and wait until it has let go."""

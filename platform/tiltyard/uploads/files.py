@@ -9,17 +9,20 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
 
+import xxhash
 from django.conf import settings
 
 from tiltyard.uploads import disk, hashes
 
 _READ_BYTES: Final = 4 << 20
 _SAVE_EVERY_BYTES: Final = 64 << 20  # what has to be hashed again after a kill, at most
+_hashers = ThreadPoolExecutor(4, thread_name_prefix="hash-upload")
 
 
 def _folder() -> Path:
@@ -58,6 +61,11 @@ def offset_of(upload: UUID) -> int | None:
         return None
 
 
+def checked_of(upload: UUID) -> int:
+    """Up to where the client's digests of the file's pieces were right, as far as is known."""
+    return hashes.load(state_path_of(upload), offset_of(upload) or 0).checked.end_bytes
+
+
 def create(upload: UUID) -> None:
     path = path_of(upload)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,7 +81,7 @@ class Growing:
     """An upload's file, locked for one writer, and the SHA-256 of what is in it.
 
     Bytes are hashed as they are appended, out of the processor's cache; a hash that is behind, because the process died
-    that was writing, catches up first.
+    that was writing, catches up first. The file is *checked* up to where the client's digests of its pieces were right.
     """
 
     def __init__(self, upload: UUID, descriptor: int) -> None:
@@ -84,25 +92,72 @@ class Growing:
         # The store of artefacts has the same file by now, and made it read-only: no byte of it may change any more.
         self.is_sealed = not status.st_mode & stat.S_IWUSR
         progress = hashes.load(state_path_of(upload), self.offset_bytes)
-        self._hashed, self._verified = progress.hashed, progress.verified
-        self._saved = self._hashed.end_bytes, self._verified.end_bytes
+        self._hashed, self._checked = progress.hashed, progress.checked
+        self._pieces = [] if self.is_sealed else list(progress.pieces)
+        # The machine started anew since: the disk may not have what was checked.
+        self._checks_again = bool(self._pieces) and self._checked.end_bytes < self._pieces[-1].end_bytes
+        if self._checks_again:
+            self._hashed = self._checked.copy()
+        self._saved = self._hashed.end_bytes, self._checked.end_bytes
         self._tail = disk.Tail(path_of(upload), descriptor)
         self._start: hashes.Mark | None = None
+
+    @property
+    def checked_bytes(self) -> int:
+        """Up to where the client's digests were right."""
+        return self._checked.end_bytes
 
     def catch_up(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Hash what is in the file and not hashed yet: to be called before the first `append`.
 
-        `is_stopped` is asked before each block; how far it is hashed by then is kept.
+        Where the machine was started anew, pieces are held against their digests again, and the file goes back to where
+        they were right last. `is_stopped` is asked before each block; how far it is hashed by then is kept.
         """
+        again = xxhash.xxh3_128()
         while self._hashed.end_bytes < self.offset_bytes:
             if is_stopped():
                 return
-            wanted = min(_READ_BYTES, self.offset_bytes - self._hashed.end_bytes)
-            block = os.pread(self._descriptor, wanted, self._hashed.end_bytes)
-            if not block:
-                raise OSError(f"{self.upload}: the file became shorter")
+            piece = next((one for one in self._pieces if one.end_bytes > self._checked.end_bytes), None)
+            if piece is None and self._checks_again:
+                break  # what came after the last piece: nobody has said anything of it
+            end_bytes = self.offset_bytes if piece is None else min(piece.end_bytes, self.offset_bytes)
+            block = self._read(self._hashed.end_bytes, end_bytes)
             self._hashed.update(block)
+            again.update(block)
+            if piece is not None and self._hashed.end_bytes == piece.end_bytes:
+                if again.digest() != piece.digest:
+                    break
+                self._checked = self._hashed.copy()
+                again.reset()
+        if self._checks_again:
+            self._checks_again = False
+            self._cut(self._checked)
         self._start = self._hashed.copy()
+
+    def begin_piece(self, is_stopped: Callable[[], bool] = lambda: False) -> xxhash.xxh3_128:
+        """The hash of what has arrived and is not checked, for `end_piece` once the rest of the piece is in it."""
+        running = xxhash.xxh3_128()
+        place = self._checked.end_bytes
+        while place < self.offset_bytes and not is_stopped():
+            block = self._read(place, self.offset_bytes)
+            running.update(block)
+            place += len(block)
+        return running
+
+    def end_piece(self, running: xxhash.xxh3_128, digest: bytes) -> bool:
+        """Whether the piece that ends here has this digest; else the file goes back to where it was last right."""
+        if running.digest() != digest:
+            self._cut(self._checked)
+            return False
+        self._pieces.append(hashes.Piece(self.offset_bytes, digest))
+        self._checked = self._hashed.copy()
+        return True
+
+    def _read(self, start_bytes: int, end_bytes: int) -> bytes:
+        block = os.pread(self._descriptor, min(_READ_BYTES, end_bytes - start_bytes), start_bytes)
+        if not block:
+            raise OSError(f"{self.upload}: the file became shorter")
+        return block
 
     def append(self, content: memoryview) -> None:
         """Write it at the end, from memory that can be written to. Raises OSError, as when the disk is full, with a
@@ -110,11 +165,19 @@ class Growing:
 
         Memory that is aligned as the file is (`disk.Buffer`) is written fastest.
         """
-        while content:
-            written = self._tail.write(content, self.offset_bytes)
-            self.offset_bytes += written
-            self._hashed.update(content[:written])
-            content = content[written:]
+        before = self._hashed.copy()
+        # Beside the writing, in which the disk is waited for; it is behind again where not all of it can be written.
+        hashing = _hashers.submit(self._hashed.update, content)
+        end_bytes = self.offset_bytes + len(content)
+        try:
+            while self.offset_bytes < end_bytes:
+                written = self._tail.write(content, self.offset_bytes)
+                self.offset_bytes += written
+                content = content[written:]
+        finally:
+            hashing.result()
+            if self.offset_bytes < end_bytes:
+                self._hashed = before
         if self.offset_bytes >= self._saved[0] + _SAVE_EVERY_BYTES:
             self._save()
 
@@ -123,14 +186,6 @@ class Growing:
         if self._start is not None:
             self._cut(self._start)
 
-    def verify(self, sha256: str) -> bool:
-        """Whether all that has arrived has this hash; else the file goes back to where that was last so."""
-        if self.sha256() == sha256:
-            self._verified = self._hashed.copy()
-            return True
-        self._cut(self._verified)
-        return False
-
     def sha256(self) -> str:
         """Of all that has arrived."""
         self.catch_up()
@@ -138,20 +193,21 @@ class Growing:
 
     def _cut(self, mark: hashes.Mark) -> None:
         self._hashed = mark.copy()
+        self._pieces = [piece for piece in self._pieces if piece.end_bytes <= mark.end_bytes]
         self._save()  # before the file is cut: what is written must never tell of bytes that are others by now
         os.ftruncate(self._descriptor, mark.end_bytes)
         self.offset_bytes = mark.end_bytes
 
     def _save(self) -> None:
-        hashes.save(state_path_of(self.upload), hashes.Progress(self._hashed, self._verified))
-        self._saved = self._hashed.end_bytes, self._verified.end_bytes
+        hashes.save(state_path_of(self.upload), hashes.Progress(self._hashed, self._checked, tuple(self._pieces)))
+        self._saved = self._hashed.end_bytes, self._checked.end_bytes
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            is_changed = self._saved != (self._hashed.end_bytes, self._verified.end_bytes)
+            is_changed = self._saved != (self._hashed.end_bytes, self._checked.end_bytes)
             if is_changed and path_of(self.upload).exists():  # else the upload has been ended meanwhile
                 self._save()
         finally:

@@ -1,7 +1,7 @@
-"""How far an upload's file is hashed, kept beside it between requests, processes and kills of the server.
+"""How far an upload's file is hashed and checked, kept beside it between requests, processes and kills of the server.
 
 A state is believed only in the boot of the machine that wrote it: after a power cut the disk may hold less than was
-hashed.
+hashed. What the client said of each piece is good beyond that, as what the file is held to again.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tiltyard import sha256
 from tiltyard.sha256 import Sha256
@@ -34,34 +34,48 @@ class Mark:
         return Mark(self.end_bytes, self.running.copy())
 
 
+class Piece(NamedTuple):
+    """A part of the file that arrived as the client has it: where it ends, and its XXH3-128."""
+
+    end_bytes: int
+    digest: bytes
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a file is hashed, and how far the client has said that the hash is right."""
+    """How far a file is hashed, how far it is checked, and the pieces by which it was or is to be checked, each of
+    which begins where the one before it ends."""
 
     hashed: Mark = field(default_factory=Mark)
-    verified: Mark = field(default_factory=Mark)
+    checked: Mark = field(default_factory=Mark)
+    pieces: tuple[Piece, ...] = ()
 
 
 def load(path: Path, size_bytes: int) -> Progress:
-    """What `save` wrote about a file of now this size; nothing hashed where that cannot be used."""
+    """What `save` wrote about a file of now this size; nothing hashed and checked where that cannot be used."""
     try:
         values = json.loads(path.read_bytes())
-        if values["boot"] != _boot():
-            return Progress()
-        found = _live.get(path, values["token"]) or Progress(_mark(values["hashed"]), _mark(values["verified"]))
+        pieces = tuple(Piece(int(end), bytes.fromhex(digest)) for end, digest in values["pieces"])
     except (OSError, ValueError, KeyError, TypeError):
         return Progress()
-    is_of_this_file = found.verified.end_bytes <= found.hashed.end_bytes <= size_bytes
-    return Progress(found.hashed.copy(), found.verified.copy()) if is_of_this_file else Progress()
+    try:
+        if values["boot"] != _boot():
+            return Progress(pieces=pieces)
+        found = _live.get(path, values["token"]) or Progress(_mark(values["hashed"]), _mark(values["checked"]))
+    except (ValueError, KeyError, TypeError):
+        return Progress(pieces=pieces)
+    is_of_this_file = found.checked.end_bytes <= found.hashed.end_bytes <= size_bytes
+    return Progress(found.hashed.copy(), found.checked.copy(), pieces) if is_of_this_file else Progress(pieces=pieces)
 
 
 def save(path: Path, progress: Progress) -> None:
     """Replace what is written, in one step. Only the writer who holds the file's lock may."""
     token = secrets.token_hex(8)
-    values = {"boot": _boot(), "token": token, "hashed": _values(progress.hashed)}
-    values["verified"] = _values(progress.verified)
+    values: dict[str, Any] = {"boot": _boot(), "token": token, "hashed": _values(progress.hashed)}
+    values["checked"] = _values(progress.checked)
+    values["pieces"] = [(piece.end_bytes, piece.digest.hex()) for piece in progress.pieces]
     if sha256.state_of(progress.hashed.running) is None:
-        _live.put(path, token, Progress(progress.hashed.copy(), progress.verified.copy()))
+        _live.put(path, token, Progress(progress.hashed.copy(), progress.checked.copy()))
     scratch = path.with_suffix(".newstate")
     scratch.write_text(json.dumps(values), encoding="ascii")
     scratch.replace(path)

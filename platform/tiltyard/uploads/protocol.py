@@ -28,7 +28,7 @@ PREFIX: Final = "/uploads/"
 _METADATA_CHARACTERS_MAX: Final = 4096
 _DIGITS_MAX: Final = 18  # below 2**63
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_PREFIX_DIGEST: Final = re.compile(r"sha-256=:([A-Za-z0-9+/=]{1,64}):")
+_PIECE_DIGEST: Final = re.compile(r"xxh3-128=:([A-Za-z0-9+/=]{24}):; *from=([0-9]{1,18})")
 
 
 @dataclass
@@ -82,26 +82,34 @@ def count(headers: Mapping[str, str], name: str) -> int:
 
 
 @dataclass(frozen=True)
+class PieceDigest:
+    """The XXH3-128 of the file from where the server has checked it up to, to the end of a request's body."""
+
+    from_bytes: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
 class Promised:
     """What a client says of the bytes in a request, so that they are not taken for others."""
 
     algorithm: str  # of the checksum over the request's body; "" where the client sent none
     checksum: bytes
-    sha256: str | None  # of the file from its first byte to the last of this request's body
+    piece: PieceDigest | None
 
     @classmethod
     def read(cls, headers: Mapping[str, str]) -> Self:
-        """From Upload-Checksum (tus) and Upload-Prefix-Digest (ours, written as in RFC 9530)."""
+        """From Upload-Checksum (tus) and Upload-Piece-Digest (ours, written as in RFC 9530)."""
         algorithm, _, encoded = headers.get("upload-checksum", "").partition(" ")
         if algorithm and algorithm not in CHECKSUM_ALGORITHMS:
             raise TusError(400, f"Upload-Checksum: use one of {', '.join(CHECKSUM_ALGORITHMS)}.")
-        sha256 = None
-        if prefix := headers.get("upload-prefix-digest", ""):
-            match = _PREFIX_DIGEST.fullmatch(prefix)
-            sha256 = _base64(match[1], "Upload-Prefix-Digest").hex() if match else ""
-            if not _SHA256.fullmatch(sha256):
-                raise TusError(400, "Upload-Prefix-Digest must be sha-256=:BASE64:, of 32 bytes.")
-        return cls(algorithm, _base64(encoded, "Upload-Checksum"), sha256)
+        piece = None
+        if promised := headers.get("upload-piece-digest", ""):
+            match = _PIECE_DIGEST.fullmatch(promised)
+            if match is None:
+                raise TusError(400, "Upload-Piece-Digest must be xxh3-128=:BASE64:;from=OFFSET, of 16 bytes.")
+            piece = PieceDigest(int(match[2]), _base64(match[1], "Upload-Piece-Digest"))
+        return cls(algorithm, _base64(encoded, "Upload-Checksum"), piece)
 
 
 class Checksum:
@@ -121,9 +129,12 @@ class Checksum:
         return self._crc32.to_bytes(4, "big") if self._hash is None else self._hash.digest()
 
 
-def upload_headers(size_bytes: int, offset_bytes: int, expires_at: datetime | None) -> dict[str, str]:
+def upload_headers(
+    size_bytes: int, offset_bytes: int, checked_bytes: int, expires_at: datetime | None
+) -> dict[str, str]:
     """What every answer about an upload says of it."""
     headers = {"upload-offset": str(offset_bytes), "upload-length": str(size_bytes), "cache-control": "no-store"}
+    headers["upload-checked-offset"] = str(checked_bytes)
     if expires_at is not None:
         headers["upload-expires"] = format_datetime(expires_at, usegmt=True)
     return headers

@@ -3,14 +3,22 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Protocol
+
+import xxhash
 
 from tiltyard.submissions.uploads import Receive
 from tiltyard.uploads import disk, files, protocol
 from tiltyard.uploads.protocol import TusError
 
 IDLE_S: Final = 60.0  # a connection that brings nothing for so long is given up
+
+
+class Running(Protocol):
+    """A hash that goes along."""
+
+    def update(self, block: memoryview, /) -> object: ...
 
 
 async def append_body(
@@ -21,12 +29,20 @@ async def append_body(
     patience: asyncio.Timeout,
 ) -> None:
     """Write in a thread while more comes in, and hold what came against what was promised of it."""
-    await _catch_up(file, patience)
+    asked = file.offset_bytes
+    piece = await _caught_up(file, patience, is_piece=promised.piece is not None)
     start = file.offset_bytes
+    if start != asked or (promised.piece is not None and promised.piece.from_bytes != file.checked_bytes):
+        raise TusError(
+            409,
+            f"The upload stands at byte {start} and is checked up to byte {file.checked_bytes}. Ask with HEAD where to "
+            "go on.",
+            {"upload-offset": str(start), "upload-checked-offset": str(file.checked_bytes)},
+        )
     running = protocol.Checksum(promised.algorithm) if promised.algorithm else None
     is_whole = False
     try:
-        async with _Appender(file, running) as appender:
+        async with _Appender(file, [one for one in (running, piece) if one is not None]) as appender:
             async for chunk in _body(receive, patience):
                 if chunk is None:
                     is_whole = True
@@ -38,18 +54,25 @@ async def append_body(
         is_damaged = running is not None and running.digest() != promised.checksum
         if running is not None and (is_damaged or not is_whole):
             file.rewind()
-    if is_whole and (is_damaged or not (promised.sha256 is None or file.verify(promised.sha256))):
+    if is_whole and not is_damaged and piece is not None and promised.piece is not None:
+        is_damaged = not file.end_piece(piece, promised.piece.digest)
+    if is_whole and is_damaged:
         raise TusError(protocol.CHECKSUM_MISMATCH, "The chunk arrived damaged; send it again.")
 
 
-async def _catch_up(file: files.Growing, patience: asyncio.Timeout) -> None:
-    """Hash what is behind, however long that takes.
+async def _caught_up(file: files.Growing, patience: asyncio.Timeout, *, is_piece: bool) -> xxhash.xxh3_128 | None:
+    """Hash what is behind, however long that takes; gives the hash of a piece that is begun or gone on with.
 
     When this is cancelled, the thread ends after its block, and is waited for: the hash that is saved when the file is
     let go must not be one that changes.
     """
     is_stopped = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(file.catch_up, is_stopped.is_set))
+
+    def catch_up() -> xxhash.xxh3_128 | None:
+        file.catch_up(is_stopped.is_set)
+        return file.begin_piece(is_stopped.is_set) if is_piece else None
+
+    work = asyncio.ensure_future(asyncio.to_thread(catch_up))
     try:
         while not work.done():
             await asyncio.wait([work], timeout=IDLE_S / 10)
@@ -59,7 +82,7 @@ async def _catch_up(file: files.Growing, patience: asyncio.Timeout) -> None:
         while not work.done():
             with contextlib.suppress(asyncio.CancelledError):  # a second one; the first is on its way
                 await asyncio.wait([work])
-    work.result()
+    return work.result()
 
 
 def _renew(patience: asyncio.Timeout) -> None:
@@ -73,7 +96,7 @@ def _renew(patience: asyncio.Timeout) -> None:
 class _Appender:
     """A buffer fills while the one before it is written and hashed: two are in memory for each connection."""
 
-    def __init__(self, file: files.Growing, running: protocol.Checksum | None) -> None:
+    def __init__(self, file: files.Growing, running: Sequence[Running]) -> None:
         self._file = file
         self._running = running
         self._start_bytes = file.offset_bytes
@@ -122,8 +145,8 @@ class _Appender:
 
     def _append(self, content: memoryview) -> None:
         self._file.append(content)
-        if self._running is not None:
-            self._running.update(content)
+        for running in self._running:
+            running.update(content)
 
 
 async def _body(receive: Receive, patience: asyncio.Timeout) -> AsyncIterator[bytes | None]:

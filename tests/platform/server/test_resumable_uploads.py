@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import xxhash
 from tusclient import client as tus
 from upload_server import OWNER_TOKEN, SLUG, STRANGER_TOKEN, UploadServer, running
 from uploads_for_tests import context_archive
@@ -201,36 +202,47 @@ def test_a_damaged_chunk_is_dropped_and_can_be_sent_again(owner: httpx.Client) -
     )
 
 
-def test_a_piece_with_the_hash_of_all_before_it_is_kept_as_far_as_it_came(
+def test_a_piece_with_a_digest_is_kept_as_far_as_it_came(
     server: UploadServer, owner: httpx.Client, archive: Path
 ) -> None:
     content = archive.read_bytes()
 
-    def digest(end: int) -> str:
-        return f"sha-256=:{base64.b64encode(hashlib.sha256(content[:end]).digest()).decode()}:"
+    def digest(start: int, end: int) -> str:
+        words = base64.b64encode(xxhash.xxh3_128(content[start:end]).digest()).decode()
+        return f"xxh3-128=:{words}:;from={start}"
 
     place = _create(owner, len(content))
-    assert _patch(owner, place, 0, content[:MIB], Upload_Prefix_Digest=digest(MIB)).status_code == 204
+    assert _patch(owner, place, 0, content[:MIB], Upload_Piece_Digest=digest(0, MIB)).status_code == 204
     reached = MIB
     deadline = time.monotonic() + 60
     while reached == MIB and time.monotonic() < deadline:  # HEAD may end the connection before a byte was read
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             head = _raw_patch(place, MIB, MIB).replace(
-                b"\r\n\r\n", f"\r\nUpload-Prefix-Digest: {digest(2 * MIB)}".encode()
+                b"\r\n\r\n", f"\r\nUpload-Piece-Digest: {digest(MIB, 2 * MIB)}".encode()
             )
             connection.sendall(head + b"\r\n\r\n" + content[MIB : MIB + MIB // 2])
         reached = _offset(owner, place)
     assert MIB < reached <= MIB + MIB // 2
     # The rest arrives damaged: what was right by its hash stays, and the half piece before it goes as well.
     damaged = b"x" * (2 * MIB - reached)
-    assert _patch(owner, place, reached, damaged, Upload_Prefix_Digest=digest(2 * MIB)).status_code == 460
+    assert _patch(owner, place, reached, damaged, Upload_Piece_Digest=digest(MIB, 2 * MIB)).status_code == 460
     assert _offset(owner, place) == MIB
-    assert _patch(owner, place, MIB, content[MIB:], Upload_Prefix_Digest=digest(len(content))).status_code == 204
+    # Who counts from elsewhere is told from where: nothing is left out between two pieces.
+    answer = _patch(owner, place, MIB, content[MIB:], Upload_Piece_Digest=digest(0, len(content)))
+    assert (answer.status_code, answer.headers["upload-checked-offset"]) == (409, str(MIB))
+    rest = digest(MIB, len(content))
+    assert _patch(owner, place, MIB, content[MIB:], Upload_Piece_Digest=rest).status_code == 204
     assert _end(owner, place)["state"] == "accepted"
     other = _create(owner, 10)
-    for wrong in ("sha-256=:AAAA:", "sha-512=:AAAA:", "sha-256=AAAA"):
-        answer = _patch(owner, other, 0, b"x", Upload_Prefix_Digest=wrong)
-        assert (answer.status_code, "sha-256=:BASE64:" in answer.text) == (400, True)
+    whole = "A" * 22 + "=="
+    for wrong in (
+        "xxh3-128=:AAAA:;from=0",
+        f"sha-256=:{whole}:;from=0",
+        f"xxh3-128=:{whole}:",
+        f"xxh3-128=:{whole}:;from=-1",
+    ):
+        answer = _patch(owner, other, 0, b"x", Upload_Piece_Digest=wrong)
+        assert (answer.status_code, "xxh3-128=:BASE64:" in answer.text) == (400, True)
 
 
 def test_a_file_that_is_not_the_announced_one_is_refused(owner: httpx.Client, archive: Path) -> None:

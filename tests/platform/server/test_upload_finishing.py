@@ -90,7 +90,7 @@ def test_a_file_that_the_store_has_already_is_not_changed_and_can_be_handed_in(
         trouble.setattr(intake, "queue_run", _fail)
         with pytest.raises(RuntimeError):
             service.finish(upload.pk)
-    wrong = {"upload-prefix-digest": f"sha-256=:{'A' * 43}=:"}  # which would cut what was not right
+    wrong = {"upload-piece-digest": f"xxh3-128=:{'A' * 22}==:;from=0"}  # which would cut what was not right
     door = app.ResumableUploads(_nothing)
     with pytest.raises(TusError) as refused:
         asyncio.run(door._receive(upload, upload.size_bytes, wrong, _no_more))

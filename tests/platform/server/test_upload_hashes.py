@@ -1,5 +1,6 @@
 """How far an upload is hashed survives its process, and is never believed of other bytes."""
 
+import errno
 import hashlib
 import os
 import uuid
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from tiltyard import sha256
 from tiltyard.uploads import files, hashes
@@ -83,20 +85,94 @@ def test_what_reached_the_file_and_not_the_state_is_hashed(kind: str, upload: uu
         assert file.sha256() == _hash(b"noted and killed")
 
 
-def test_a_wrong_hash_takes_the_file_back_to_where_it_was_right(kind: str, upload: uuid.UUID) -> None:
+def _add_piece(file: files.Growing, content: bytes, digest: bytes | None = None) -> bool:
+    """As a request does whose body is a piece, or the rest of one."""
+    file.catch_up()
+    running = file.begin_piece()
+    file.append(_view(content))
+    running.update(content)
+    return file.end_piece(running, digest or xxhash.xxh3_128(content).digest())
+
+
+def test_a_wrong_digest_takes_the_file_back_to_where_it_was_right(kind: str, upload: uuid.UUID) -> None:
     with _lock(upload) as file:
-        file.catch_up()
-        file.append(_view(b"right"))
-        assert file.verify(_hash(b"right"))
+        assert _add_piece(file, b"right")
+        assert file.checked_bytes == len(b"right")
         file.append(_view(b" and broken off"))
+    assert files.checked_of(upload) == len(b"right")
     with _lock(upload) as file:  # of which nobody has said anything
-        file.catch_up()
-        file.append(_view(b" and wrong"))
-        assert not file.verify(_hash(b"something else"))
-        assert file.offset_bytes == len(b"right")
-        file.append(_view(b" again"))
-        assert file.verify(_hash(b"right again"))
+        assert not _add_piece(file, b" and wrong", xxhash.xxh3_128(b" and wrong").digest())
+        assert (file.offset_bytes, file.checked_bytes) == (len(b"right"), len(b"right"))
+        assert _add_piece(file, b" again")
+        assert file.sha256() == _hash(b"right again")
     assert files.path_of(upload).read_bytes() == b"right again"
+
+
+def test_a_piece_that_was_broken_off_is_checked_from_its_beginning(kind: str, upload: uuid.UUID) -> None:
+    with _lock(upload) as file:
+        assert _add_piece(file, b"first ")
+        file.append(_view(b"sec"))
+    with _lock(upload) as file:
+        assert _add_piece(file, b"ond", xxhash.xxh3_128(b"second").digest())
+        assert file.sha256() == _hash(b"first second")
+
+
+@pytest.mark.parametrize("damage", ["none", "first", "second", "cut", "longer"])
+def test_after_a_new_start_of_the_machine_pieces_are_held_to_their_digests(
+    damage: str, upload: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_READ_BYTES", 5)
+    with _lock(upload) as file:
+        assert _add_piece(file, b"the first|")
+        assert _add_piece(file, b"the second|")
+    path = files.path_of(upload)
+    content = b"the first|the second|"
+    on_disk = {
+        "none": content,
+        "first": b"the fir\0t|the second|",
+        "second": b"the first|\0" * 2,
+        "cut": content[:-3],
+        "longer": content + b"of which nobody knows",
+    }[damage]
+    path.write_bytes(on_disk)
+    monkeypatch.setattr(hashes, "_boot", lambda: "another boot")
+    assert files.checked_of(upload) == 0
+    with _lock(upload) as file:
+        assert not hashes.load(files.state_path_of(upload), len(on_disk)).hashed.end_bytes
+        file.catch_up(iter([False, True]).__next__)  # the server dies before it is done
+    good = {"none": 21, "first": 0, "second": 10, "cut": 10, "longer": 21}[damage]
+    with _lock(upload) as file:
+        assert file.sha256() == _hash(content[:good])
+        assert (file.offset_bytes, file.checked_bytes) == (good, good)
+        assert _add_piece(file, content[good:] + b"and the third")
+        assert file.sha256() == _hash(content + b"and the third")
+    assert path.read_bytes() == content + b"and the third"
+
+
+def test_what_no_client_gave_digests_of_is_kept_after_a_new_start(
+    upload: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _lock(upload) as file:
+        file.append(_view(b"by a client of tus"))
+    monkeypatch.setattr(hashes, "_boot", lambda: "another boot")
+    with _lock(upload) as file:
+        assert file.sha256() == _hash(b"by a client of tus")
+
+
+def test_a_full_disk_leaves_a_true_hash(kind: str, upload: uuid.UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _lock(upload) as file:
+
+        def half_of_it(content: memoryview, offset_bytes: int) -> int:
+            if offset_bytes:
+                raise OSError(errno.ENOSPC, "full")
+            return os.write(file._descriptor, content[:4])
+
+        monkeypatch.setattr(file._tail, "write", half_of_it)
+        with pytest.raises(OSError, match="full"):
+            file.append(_view(b"halflost"))
+    assert files.path_of(upload).read_bytes() == b"half"
+    with _lock(upload) as file:
+        assert file.sha256() == _hash(b"half")
 
 
 def test_bytes_that_were_taken_back_are_not_hashed(kind: str, upload: uuid.UUID) -> None:
