@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from tiltyard_baselines.data import Item, read_items
-from tiltyard_baselines.serve.decoding import CudaGraphs
+from tiltyard_baselines.serve.decoding import recorder_for
 from tiltyard_baselines.serve.engine import MAX_WAITING_JOBS, Engine
 from tiltyard_baselines.serve.jobs import GenerationJob
 from tiltyard_baselines.serve.loading import DTYPES, QUANTISATIONS, load_model
@@ -69,7 +69,7 @@ def main() -> None:
         quantise=options.quantise,
         on_kernels=options.kernels,
     )
-    record = CudaGraphs() if options.graphs and options.device.startswith("cuda") else None
+    record = recorder_for(options.device) if options.graphs else None
     engine = Engine(ModelRunner(model, tokenizer, slots=64, max_context_tokens=2048, record=record))
     items = read_items(options.data)
     list(answer_items(engine, items[:1]))  # what only the first pass costs is not timed

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tiltyard_baselines.serve.decoding import CudaGraphs, RecordedSteps, rounded_up
+from tiltyard_baselines.serve.decoding import CudaGraphs, RecordedSteps, recorder_for, rounded_up
 from tiltyard_baselines.serve.engine import Engine
 from tiltyard_baselines.serve.jobs import GenerationJob
 from tiltyard_baselines.serve.runner import ModelRunner
@@ -76,6 +76,19 @@ def test_a_pair_of_sizes_is_recorded_the_second_time() -> None:
     assert repeater.recorded == 1
     steps([1, 2], [1, 2])
     assert repeater.recorded == 1
+
+
+def test_what_cannot_be_recorded_runs_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_call: object) -> Callable[[], torch.Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    steps = RecordedSteps(lambda tokens, *_: tokens[:, None] * 2, fail, 4, 128, torch.device("cpu"))
+    assert [steps([token], [0]).tolist() for token in (1, 2, 3)] == [[[2]], [[4]], [[6]]]
+    assert caplog.text.count("steps of 1 rows and 64 tokens cannot be recorded") == 1
+
+
+def test_only_the_first_gpu_is_recorded_on() -> None:
+    assert recorder_for("cpu") is recorder_for("cuda:1") is None
 
 
 def test_rounding_is_to_powers_of_two() -> None:

@@ -44,7 +44,7 @@ def test_a_last_round_that_leaves_most_idle_is_spared_by_smaller_tiles() -> None
     assert of_size(3072, 2048, 8192, "tn") == (128, 128)
     # Half the tiles would take as many rounds of half the time.
     assert of_size(8192, 3072, 2048, "nt") == (128, 256)
-    assert of_size(8192, 28672, 4096, "nt") != (64, 256)
+    assert of_size(2048, 4096, 6144, "nn") == (128, 256)
 
 
 def test_a_gpu_without_a_table_and_before_hopper() -> None:

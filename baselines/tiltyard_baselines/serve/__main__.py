@@ -43,7 +43,7 @@ def _load(options: argparse.Namespace, backend: Backend, server: uvicorn.Server,
     try:
         import torch  # noqa: PLC0415  slow: the port is bound meanwhile
 
-        from tiltyard_baselines.serve.decoding import CudaGraphs  # noqa: PLC0415
+        from tiltyard_baselines.serve.decoding import recorder_for  # noqa: PLC0415
         from tiltyard_baselines.serve.engine import Engine  # noqa: PLC0415
         from tiltyard_baselines.serve.loading import load_model  # noqa: PLC0415
         from tiltyard_baselines.serve.runner import ModelRunner  # noqa: PLC0415
@@ -58,7 +58,7 @@ def _load(options: argparse.Namespace, backend: Backend, server: uvicorn.Server,
             quantise=options.quantise,
             on_kernels=options.kernels,
         )
-        record = CudaGraphs() if options.graphs and device.startswith("cuda") else None
+        record = recorder_for(device) if options.graphs else None
         backend.engine = Engine(
             ModelRunner(model, tokenizer, options.batch_rows, options.context_tokens, record=record)
         )
@@ -92,7 +92,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--graphs",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="decode by CUDA graphs where there is CUDA; not for a model that waits for the GPU within its forward",
+        help="decode by CUDA graphs on the first GPU",
     )
     parser.add_argument("--name", default="squire", help="the model's name in GET /v1/models")
     parser.add_argument("--host", default="127.0.0.1")

@@ -6,10 +6,13 @@ two, and each pair of them has a graph of its own: recorded when the pair comes 
 step compiles and chooses kernels, and many pairs come only once.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 CONTEXT_MIN = 64  # tokens: below it attention is too short for its padding to matter
 
@@ -37,6 +40,12 @@ class CudaGraphs:
         return replay
 
 
+def recorder_for(device: str) -> Recorder | None:
+    """CUDA graphs on the first GPU, which is the one that PyTorch records on; else none."""
+    chosen = torch.device(device)
+    return CudaGraphs() if chosen.type == "cuda" and chosen.index in (None, 0) else None
+
+
 class RecordedSteps:
     """Runs ``step`` with rows and context rounded up, from a recording where there is one.
 
@@ -51,6 +60,7 @@ class RecordedSteps:
         self._context_tokens = context_tokens
         self._inputs = torch.zeros(2, slots, dtype=torch.int64, device=device)
         self._seen: set[tuple[int, int]] = set()
+        self._unrecordable: set[tuple[int, int]] = set()
         self._recorded: dict[tuple[int, int], Callable[[], Tensor]] = {}
 
     def __call__(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
@@ -74,7 +84,14 @@ class RecordedSteps:
         if key not in self._seen:
             self._seen.add(key)
             return call()
-        self._recorded[key] = replay = self._record(call)
+        if key in self._unrecordable:
+            return call()
+        try:
+            self._recorded[key] = replay = self._record(call)
+        except RuntimeError:  # the model waits for the GPU, or memory is short
+            logger.warning("steps of %d rows and %d tokens cannot be recorded", rows, context, exc_info=True)
+            self._unrecordable.add(key)
+            return call()
         return replay()
 
 

@@ -101,7 +101,7 @@ class Engine:
             job = self._waiting[0]
             group: list[ScoringJob] | list[GenerationJob] = scoring if isinstance(job, ScoringJob) else generation
             tokens = len(job.token_ids) if isinstance(job, ScoringJob) else len(job.prompt_ids)
-            widest = max(longest[type(job)], tokens)
+            widest = max(longest[type(job)], self._runner.padded(tokens))
             full = isinstance(job, GenerationJob) and len(self._rows) + len(generation) == self._runner.slots
             if full or (group and widest * (len(group) + 1) > MAX_FORWARD_TOKENS):
                 break

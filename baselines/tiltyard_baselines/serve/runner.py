@@ -16,7 +16,8 @@ PROMPT_MULTIPLE = 16
 class ModelRunner:
     """A decoder-only transformers model with a cache of ``slots`` rows; used from one thread.
 
-    With ``record`` decoding steps run from recordings (``decoding``); the model's forward must not wait for the GPU.
+    With ``record`` decoding steps run from recordings (``decoding``), where the model's forward does not wait for the
+    GPU.
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class ModelRunner:
     ) -> None:
         self.tokenizer = tokenizer
         self.slots = slots
-        self.context_tokens = min(max_context_tokens, model.config.max_position_embeddings)
+        self.context_tokens: int = min(max_context_tokens, model.config.max_position_embeddings)
         self.vocabulary_size: int = model.config.vocab_size
         self.device: torch.device = model.device
         self._decoder = model.get_decoder()
@@ -34,6 +35,10 @@ class ModelRunner:
         self._recorded: RecordedSteps | None = None
         if record is not None:
             self._recorded = RecordedSteps(self._step, record, slots, self.context_tokens, self.device)
+
+    def padded(self, tokens: int) -> int:
+        """How long a pass makes a prompt of so many tokens, at least."""
+        return min(-(-tokens // self._prompt_multiple) * self._prompt_multiple, self.context_tokens)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the tokens of ``text``; an empty text becomes the end-of-text token, which starts a document."""
@@ -80,8 +85,7 @@ class ModelRunner:
 
     def _hidden(self, texts: Sequence[Sequence[int]], cache: SlotCache | None) -> Tensor:
         # Padding stands on the right, where the causal mask hides it from every real token.
-        longest = max(len(text) for text in texts)
-        length = min(-(-longest // self._prompt_multiple) * self._prompt_multiple, self.context_tokens)
+        length = self.padded(max(len(text) for text in texts))
         padded = torch.tensor([[*text, *([0] * (length - len(text)))] for text in texts], device=self.device)
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
         output: Tensor = self._decoder(

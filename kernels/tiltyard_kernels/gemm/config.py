@@ -142,7 +142,7 @@ def _in_fewer_rounds(config: Config, m: int, n: int, layout: str, programs: int)
         return math.ceil(math.ceil(m / one.block_m) * math.ceil(n / one.block_n) / programs) * one.block_m * one.block_n
 
     smaller = SMALLER_OF_DW if layout == "tn" else SMALLER
-    return smaller if work(smaller) < 0.85 * work(config) else config
+    return smaller if config.split == 1 and work(smaller) < 0.85 * work(config) else config
 
 
 def _split_where_few(config: Config, m: int, n: int, k: int, programs: int) -> Config:

@@ -81,16 +81,19 @@ class ResumableUpload:
         place, standing = resumed or (self._created(size_bytes, metadata, memory), Standing(0, 0))
         on_offset(standing.offset_bytes)
         with _Pieces(path) as pieces:
-            document: Document | None = None
-            while document is None:
-                self._send_rest(pieces, place, standing, on_offset)
-                document = self._checked(place, size_bytes)
-                standing = Standing(0, 0) if document is not None else self._asked(place) or standing
+            self._send_rest(pieces, place, standing, on_offset)
+            rounds = 0
+            while (document := self._checked(place, size_bytes)) is None:
+                rounds += 1
+                self._pause("The server has lost a part of the file.", rounds, "It gets that again")
+                self._send_rest(pieces, place, self._asked(place) or standing, on_offset)
         memory.forget()
         return document
 
     def _send_rest(self, pieces: "_Pieces", place: str, standing: Standing, on_offset: Callable[[int], None]) -> None:
         attempts = 0
+        if standing.offset_bytes > pieces.size_bytes:
+            raise CliError("The server has more than the file. Give the command again to begin anew.")
         while standing.offset_bytes < pieces.size_bytes:
             reached, trouble = self._send_piece(pieces.after(standing), place)
             attempts = 0 if reached.offset_bytes > standing.offset_bytes else attempts + 1
@@ -113,6 +116,9 @@ class ResumableUpload:
             memory.forget()
             return None
         standing = _standing(response)
+        if standing.offset_bytes > size_bytes:
+            memory.forget()
+            return None
         if standing.offset_bytes:
             self._say(f"Going on at byte {standing.offset_bytes:,}: the rest is at the server.")
         return place, standing
@@ -181,7 +187,7 @@ class ResumableUpload:
         A file that is held may be so since an earlier call: the server is asked once to try again.
         """
         attempts = asked = 0
-        is_held = False
+        is_held = is_short = False
         deadline = time.monotonic() + _CHECK_WAIT_S
         while attempts < _ATTEMPTS_MAX and time.monotonic() < deadline:
             try:
@@ -198,7 +204,11 @@ class ResumableUpload:
             if state == "accepted":
                 return found
             if state == "receiving" and found.get("offset_bytes") != size_bytes:
-                return None
+                if is_short:
+                    return None
+                is_short = True  # or it has just been refused and removed, and says so the next time
+            else:
+                is_short = False
             if state == "held" and not is_held:
                 is_held = True
                 continue
@@ -309,5 +319,8 @@ def _pause_s(attempts: int) -> float:
 def _standing(response: httpx.Response) -> Standing:
     texts = [response.headers.get(name, "") for name in ("upload-offset", "upload-checked-offset")]
     if not all(text.isdecimal() for text in texts):
-        raise CliError("The server does not say how much has arrived. Is it a Tiltyard server?", ExitCode.PLATFORM)
+        raise CliError(
+            "The server does not say how much has arrived and is right: update `tiltyard` or the server.",
+            ExitCode.PLATFORM,
+        )
     return Standing(*map(int, texts))

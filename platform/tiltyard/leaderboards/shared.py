@@ -2,7 +2,8 @@
 
 One process makes a board, and the others take the rows that it has read: PostgreSQL looks for the best run of each of
 thousands of participants once after a change, and not once for each process. They also say which revision they show,
-so that no visitor, whose requests go to any of them, sees a board go back to an older one.
+so that no visitor, whose requests go to any of them, sees a board go back to an older one; but for the instant in which
+two of them say it.
 
 Rows are shared only where everything in them is public; hidden scores that are withheld stay out of the cache. Without
 a cache each process makes its own boards.
@@ -28,6 +29,7 @@ Place = tuple[int, str]  # a track's key, and what is shown of hidden scores
 KEEP_S: Final = 60  # the others come within seconds, and what was changed by hand must not come back for long
 MAKING_S: Final = 10  # after which who began to make a board is taken for dead
 _COLUMNS: Final = Standing.__slots__[: len(FIELDS)]
+_FORMAT: Final = [*_COLUMNS, *ResourceUse.FIGURES]
 
 
 class Shown(NamedTuple):
@@ -63,7 +65,7 @@ def say_shown(place: Place, shown: Shown) -> None:
 
 def share(name: str, rows: Rows) -> None:
     """Give them to the other processes under the board's name (`keys.py`). Only what everybody may see."""
-    document = [rows.made_at.isoformat(), [_row(one) for one in rows.standings]]
+    document = [_FORMAT, rows.made_at.isoformat(), [_row(one) for one in rows.standings]]
     cache.set(_name("rows", name), json.dumps(document, default=str), KEEP_S)
 
 
@@ -73,9 +75,11 @@ def rows_of(name: str) -> Rows | None:
     if not isinstance(document, str):
         return None
     try:
-        made_at, rows = json.loads(document)
+        columns, made_at, rows = json.loads(document)
+        if columns != _FORMAT:
+            return None
         return Rows(datetime.fromisoformat(made_at), [_standing(row) for row in rows])
-    except (ValueError, TypeError):  # of another version of this program, perhaps
+    except (ValueError, TypeError, AttributeError):  # of another version of this program, perhaps
         logger.warning("the shared rows of a board cannot be read", exc_info=True)
         return None
 

@@ -231,7 +231,8 @@ class Shelf:
         """Keep it, unless a newer one has come meanwhile, which is shown instead if it may be."""
         with self._lock:
             before = self._boards.get(wanted.place)
-            if before is not None and before.revision > kept.revision:
+            is_lately = before is not None and time.monotonic() - before.kept_at < AGE_MAX_S  # else set back by hand
+            if before is not None and is_lately and before.revision > kept.revision:
                 return before if before.shows_the_same(kept.key) else kept
             self._boards[wanted.place] = kept
             self._boards.move_to_end(wanted.place)

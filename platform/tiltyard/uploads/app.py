@@ -125,8 +125,9 @@ class ResumableUploads:
         offset_bytes = upload.size_bytes if upload.state == Upload.State.ACCEPTED else offset_bytes or 0
         if offset_bytes == upload.size_bytes:
             self._finish_soon(upload.pk)
-            return protocol.upload_headers(upload.size_bytes, offset_bytes, offset_bytes, upload.expires_at)
-        return protocol.upload_headers(upload.size_bytes, offset_bytes, files.checked_of(upload.pk), upload.expires_at)
+        is_accepted = upload.state == Upload.State.ACCEPTED
+        checked_bytes = offset_bytes if is_accepted else files.checked_of(upload.pk)
+        return protocol.upload_headers(upload.size_bytes, offset_bytes, checked_bytes, upload.expires_at)
 
     async def _patch(
         self, upload: Upload, headers: Mapping[str, str], receive: Receive

@@ -8,9 +8,11 @@ lies how far it is hashed, so that no process begins to hash anew.
 import fcntl
 import os
 import stat
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
@@ -22,6 +24,9 @@ from tiltyard.uploads import disk, hashes
 
 _READ_BYTES: Final = 4 << 20
 _SAVE_EVERY_BYTES: Final = 64 << 20  # what has to be hashed again after a kill, at most
+_PIECE_BYTES_MIN: Final = 1 << 20
+_PIECES_MAX: Final = 4096  # of one file
+# One buffer of each upload is hashed at a time; more at once than these would not be quicker on a few cores.
 _hashers = ThreadPoolExecutor(4, thread_name_prefix="hash-upload")
 
 
@@ -94,6 +99,7 @@ class Growing:
         progress = hashes.load(state_path_of(upload), self.offset_bytes)
         self._hashed, self._checked = progress.hashed, progress.checked
         self._pieces = [] if self.is_sealed else list(progress.pieces)
+        self._is_promised = progress.is_promised and not self.is_sealed
         # The machine started anew since: the disk may not have what was checked.
         self._checks_again = bool(self._pieces) and self._checked.end_bytes < self._pieces[-1].end_bytes
         if self._checks_again:
@@ -117,7 +123,7 @@ class Growing:
         while self._hashed.end_bytes < self.offset_bytes:
             if is_stopped():
                 return
-            piece = next((one for one in self._pieces if one.end_bytes > self._checked.end_bytes), None)
+            piece = self._unchecked_piece()
             if piece is None and self._checks_again:
                 break  # what came after the last piece: nobody has said anything of it
             end_bytes = self.offset_bytes if piece is None else min(piece.end_bytes, self.offset_bytes)
@@ -134,6 +140,23 @@ class Growing:
             self._cut(self._checked)
         self._start = self._hashed.copy()
 
+    def _unchecked_piece(self) -> hashes.Piece | None:
+        """The first that the file is still to be held to."""
+        place = bisect_right(self._pieces, self._checked.end_bytes, key=itemgetter(0))
+        return self._pieces[place] if place < len(self._pieces) else None
+
+    def promise(self) -> None:
+        """Note that the client gives digests: of such a file nothing counts as whole that none of them covers."""
+        if not self._is_promised:
+            self._is_promised = True
+            self._save()
+
+    def hold_to_promises(self) -> None:
+        """Go back to where the client's digests were right, if it gives any: a request may have ended before its own
+        was looked at."""
+        if self._is_promised and self._checked.end_bytes < self.offset_bytes:
+            self._cut(self._checked)
+
     def begin_piece(self, is_stopped: Callable[[], bool] = lambda: False) -> xxhash.xxh3_128:
         """The hash of what has arrived and is not checked, for `end_piece` once the rest of the piece is in it."""
         running = xxhash.xxh3_128()
@@ -144,11 +167,18 @@ class Growing:
             place += len(block)
         return running
 
-    def end_piece(self, running: xxhash.xxh3_128, digest: bytes) -> bool:
-        """Whether the piece that ends here has this digest; else the file goes back to where it was last right."""
+    def end_piece(self, running: xxhash.xxh3_128, digest: bytes, *, size_bytes: int) -> bool:
+        """Whether the piece that ends here has this digest; else the file goes back to where it was last right.
+
+        A small one before the end of the file, of `size_bytes`, counts as checked only together with what follows it:
+        the list of them is read and written with every request.
+        """
         if running.digest() != digest:
             self._cut(self._checked)
             return False
+        least = max(_PIECE_BYTES_MIN, size_bytes // _PIECES_MAX)
+        if self.offset_bytes - self._checked.end_bytes < least and self.offset_bytes < size_bytes:
+            return True
         self._pieces.append(hashes.Piece(self.offset_bytes, digest))
         self._checked = self._hashed.copy()
         return True
@@ -199,8 +229,11 @@ class Growing:
         self.offset_bytes = mark.end_bytes
 
     def _save(self) -> None:
-        hashes.save(state_path_of(self.upload), hashes.Progress(self._hashed, self._checked, tuple(self._pieces)))
+        hashes.save(state_path_of(self.upload), self._progress())
         self._saved = self._hashed.end_bytes, self._checked.end_bytes
+
+    def _progress(self) -> hashes.Progress:
+        return hashes.Progress(self._hashed, self._checked, tuple(self._pieces), self._is_promised)
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ hashed. What the client said of each piece is good beyond that, as what the file
 import json
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, NamedTuple
@@ -44,11 +44,12 @@ class Piece(NamedTuple):
 @dataclass(frozen=True)
 class Progress:
     """How far a file is hashed, how far it is checked, and the pieces by which it was or is to be checked, each of
-    which begins where the one before it ends."""
+    which begins where the one before it ends. `is_promised`: whether the client gives digests of pieces at all."""
 
     hashed: Mark = field(default_factory=Mark)
     checked: Mark = field(default_factory=Mark)
     pieces: tuple[Piece, ...] = ()
+    is_promised: bool = False
 
 
 def load(path: Path, size_bytes: int) -> Progress:
@@ -56,16 +57,18 @@ def load(path: Path, size_bytes: int) -> Progress:
     try:
         values = json.loads(path.read_bytes())
         pieces = tuple(Piece(int(end), bytes.fromhex(digest)) for end, digest in values["pieces"])
+        unhashed = Progress(pieces=pieces, is_promised=bool(values["promised"]))
     except (OSError, ValueError, KeyError, TypeError):
         return Progress()
     try:
         if values["boot"] != _boot():
-            return Progress(pieces=pieces)
+            return unhashed
         found = _live.get(path, values["token"]) or Progress(_mark(values["hashed"]), _mark(values["checked"]))
     except (ValueError, KeyError, TypeError):
-        return Progress(pieces=pieces)
-    is_of_this_file = found.checked.end_bytes <= found.hashed.end_bytes <= size_bytes
-    return Progress(found.hashed.copy(), found.checked.copy(), pieces) if is_of_this_file else Progress(pieces=pieces)
+        return unhashed
+    if not found.checked.end_bytes <= found.hashed.end_bytes <= size_bytes:  # of another file, or a longer one
+        return unhashed
+    return replace(unhashed, hashed=found.hashed.copy(), checked=found.checked.copy())
 
 
 def save(path: Path, progress: Progress) -> None:
@@ -73,6 +76,7 @@ def save(path: Path, progress: Progress) -> None:
     token = secrets.token_hex(8)
     values: dict[str, Any] = {"boot": _boot(), "token": token, "hashed": _values(progress.hashed)}
     values["checked"] = _values(progress.checked)
+    values["promised"] = progress.is_promised
     values["pieces"] = [(piece.end_bytes, piece.digest.hex()) for piece in progress.pieces]
     if sha256.state_of(progress.hashed.running) is None:
         _live.put(path, token, Progress(progress.hashed.copy(), progress.checked.copy()))

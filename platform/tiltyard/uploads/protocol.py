@@ -28,7 +28,7 @@ PREFIX: Final = "/uploads/"
 _METADATA_CHARACTERS_MAX: Final = 4096
 _DIGITS_MAX: Final = 18  # below 2**63
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_PIECE_DIGEST: Final = re.compile(r"xxh3-128=:([A-Za-z0-9+/=]{24}):; *from=([0-9]{1,18})")
+_PIECE_DIGEST: Final = re.compile(r"xxh3-128=:([A-Za-z0-9+/]{22}==):; *from=([0-9]{1,18})")
 
 
 @dataclass

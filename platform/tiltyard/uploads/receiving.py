@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Sequence
-from typing import Final, Protocol
-
-import xxhash
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol, TypeVar
 
 from tiltyard.submissions.uploads import Receive
 from tiltyard.uploads import disk, files, protocol
 from tiltyard.uploads.protocol import TusError
 
 IDLE_S: Final = 60.0  # a connection that brings nothing for so long is given up
+
+
+_readers = ThreadPoolExecutor(2, thread_name_prefix="read-upload")
+T = TypeVar("T")
 
 
 class Running(Protocol):
@@ -30,7 +33,7 @@ async def append_body(
 ) -> None:
     """Write in a thread while more comes in, and hold what came against what was promised of it."""
     asked = file.offset_bytes
-    piece = await _caught_up(file, patience, is_piece=promised.piece is not None)
+    await _apart(file.catch_up, patience)
     start = file.offset_bytes
     if start != asked or (promised.piece is not None and promised.piece.from_bytes != file.checked_bytes):
         raise TusError(
@@ -39,6 +42,10 @@ async def append_body(
             "go on.",
             {"upload-offset": str(start), "upload-checked-offset": str(file.checked_bytes)},
         )
+    piece = None
+    if promised.piece is not None:
+        file.promise()
+        piece = await _apart(file.begin_piece, patience)
     running = protocol.Checksum(promised.algorithm) if promised.algorithm else None
     is_whole = False
     try:
@@ -55,24 +62,19 @@ async def append_body(
         if running is not None and (is_damaged or not is_whole):
             file.rewind()
     if is_whole and not is_damaged and piece is not None and promised.piece is not None:
-        is_damaged = not file.end_piece(piece, promised.piece.digest)
+        is_damaged = not file.end_piece(piece, promised.piece.digest, size_bytes=size_bytes)
     if is_whole and is_damaged:
         raise TusError(protocol.CHECKSUM_MISMATCH, "The chunk arrived damaged; send it again.")
 
 
-async def _caught_up(file: files.Growing, patience: asyncio.Timeout, *, is_piece: bool) -> xxhash.xxh3_128 | None:
-    """Hash what is behind, however long that takes; gives the hash of a piece that is begun or gone on with.
+async def _apart(work_on: Callable[[Callable[[], bool]], T], patience: asyncio.Timeout) -> T:
+    """Hash what is behind, however long that takes: in threads that no connection needs for its writing.
 
     When this is cancelled, the thread ends after its block, and is waited for: the hash that is saved when the file is
     let go must not be one that changes.
     """
     is_stopped = threading.Event()
-
-    def catch_up() -> xxhash.xxh3_128 | None:
-        file.catch_up(is_stopped.is_set)
-        return file.begin_piece(is_stopped.is_set) if is_piece else None
-
-    work = asyncio.ensure_future(asyncio.to_thread(catch_up))
+    work = asyncio.get_running_loop().run_in_executor(_readers, work_on, is_stopped.is_set)
     try:
         while not work.done():
             await asyncio.wait([work], timeout=IDLE_S / 10)
@@ -120,8 +122,19 @@ class _Appender:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # What came before the connection broke, or was taken over, counts as received.
-        await self._flush()
-        await self._settle()
+        try:
+            await self._flush()
+            await self._settle()
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Wait for the thread, cancelled or not: the file is another's, and so is its descriptor, once this is over."""
+        while self._write is not None and not self._write.done():
+            with contextlib.suppress(asyncio.CancelledError):  # a second one; the first is on its way
+                await asyncio.wait([self._write])
+        if self._write is not None:
+            self._write.exception()
 
     async def _flush(self) -> None:
         await self._settle()

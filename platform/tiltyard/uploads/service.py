@@ -121,7 +121,9 @@ def finish(upload_id: UUID) -> None:
         if upload is None or file.offset_bytes != upload.size_bytes:
             return
         sha256 = file.sha256()
-        if file.offset_bytes != upload.size_bytes:  # the disk lost a piece, which the client will send again
+        file.hold_to_promises()
+        if file.offset_bytes != upload.size_bytes:  # a piece was lost or never checked: the client sends it again
+            Upload.objects.filter(pk=upload_id).unfinished().update(state=Upload.State.RECEIVING, detail="")
             return
         if upload.declared_sha256 and sha256 != upload.declared_sha256:
             _end(upload, Upload.State.REFUSED, _DAMAGED)

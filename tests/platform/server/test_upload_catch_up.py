@@ -93,3 +93,42 @@ def test_hashing_may_take_longer_than_a_silent_connection(upload: Upload, monkey
         asyncio.run(append())
     with _lock(upload) as file:
         assert file.sha256() == hashlib.sha256(CONTENT + b"rest").hexdigest()
+
+
+def test_the_file_is_not_let_go_while_a_thread_writes(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its descriptor would be another file's by then."""
+    may_go_on, has_ended = threading.Event(), threading.Event()
+    append = files.Growing.append
+
+    def slowly(file: files.Growing, content: memoryview) -> None:
+        may_go_on.wait(20)
+        append(file, content)
+        has_ended.set()
+
+    async def taken_over() -> None:
+        door = app.ResumableUploads(_nothing)
+        work = asyncio.create_task(door._receive(upload, len(CONTENT), {}, _rest))
+        await asyncio.sleep(0.3)  # all has come; what is left is written
+        for _ in range(3):
+            work.cancel()
+            await asyncio.sleep(0.1)
+            assert not work.done()
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert has_ended.is_set()
+
+    monkeypatch.setattr(files.Growing, "append", slowly)
+    asyncio.run(taken_over())
+    with _lock(upload) as file:
+        assert file.sha256() == hashlib.sha256(CONTENT + b"rest").hexdigest()
+
+
+def test_a_piece_from_elsewhere_is_refused_before_anything_is_read(
+    upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.Growing, "begin_piece", lambda *_: pytest.fail("it was read"))
+    header = {"upload-piece-digest": f"xxh3-128=:{'A' * 22}==:;from=7"}
+    with pytest.raises(TusError, match="checked up to byte 0") as refused:
+        asyncio.run(app.ResumableUploads(_nothing)._receive(upload, len(CONTENT), header, _rest))
+    assert (refused.value.status, refused.value.headers["upload-checked-offset"]) == (409, "0")

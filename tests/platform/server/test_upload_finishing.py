@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import xxhash
 from django.utils import timezone
 from web_rows import Site
 
@@ -145,3 +146,35 @@ def test_files_that_are_checked_leave_threads_to_those_that_arrive(monkeypatch: 
 
     monkeypatch.setattr(service, "finish", finish)
     asyncio.run(receive_meanwhile())
+
+
+def _half_is_checked(upload: Upload) -> int:
+    """As a request leaves a file whose second half arrived and was never held against its digest."""
+    content = files.path_of(upload.pk).read_bytes()
+    half = len(content) // 2
+    os.truncate(files.path_of(upload.pk), half)
+    file = files.lock(upload.pk)
+    assert file is not None
+    with file:
+        file.promise()
+        file.catch_up()
+        digest = xxhash.xxh3_128(content[:half]).digest()
+        assert file.end_piece(file.begin_piece(), digest, size_bytes=half)
+        file.append(memoryview(bytearray(len(content) - half)))
+    return half
+
+
+def test_a_last_piece_that_was_never_checked_is_not_handed_in(upload: Upload) -> None:
+    half = _half_is_checked(upload)
+    assert files.offset_of(upload.pk) == upload.size_bytes
+    service.finish(upload.pk)
+    upload.refresh_from_db()
+    assert (upload.state, files.offset_of(upload.pk), files.checked_of(upload.pk)) == ("receiving", half, half)
+
+
+def test_what_was_held_and_lost_a_part_can_be_sent_again(upload: Upload) -> None:
+    half = _half_is_checked(upload)
+    Upload.objects.filter(pk=upload.pk).update(state=Upload.State.HELD, detail="The quota is used.")
+    service.finish(upload.pk)
+    upload.refresh_from_db()
+    assert (upload.state, upload.detail, files.offset_of(upload.pk)) == ("receiving", "", half)

@@ -91,7 +91,7 @@ def _add_piece(file: files.Growing, content: bytes, digest: bytes | None = None)
     running = file.begin_piece()
     file.append(_view(content))
     running.update(content)
-    return file.end_piece(running, digest or xxhash.xxh3_128(content).digest())
+    return file.end_piece(running, digest or xxhash.xxh3_128(content).digest(), size_bytes=file.offset_bytes)
 
 
 def test_a_wrong_digest_takes_the_file_back_to_where_it_was_right(kind: str, upload: uuid.UUID) -> None:
@@ -147,6 +147,45 @@ def test_after_a_new_start_of_the_machine_pieces_are_held_to_their_digests(
         assert _add_piece(file, content[good:] + b"and the third")
         assert file.sha256() == _hash(content + b"and the third")
     assert path.read_bytes() == content + b"and the third"
+
+
+def test_small_pieces_count_together(upload: uuid.UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a list of millions of them would be read with every request."""
+    monkeypatch.setattr(files, "_PIECE_BYTES_MIN", 4)
+
+    def add(file: files.Growing, content: bytes, all_of_it: bytes) -> bool:
+        running = file.begin_piece()
+        file.append(_view(content))
+        running.update(content)
+        return file.end_piece(running, xxhash.xxh3_128(all_of_it).digest(), size_bytes=100)
+
+    with _lock(upload) as file:
+        assert add(file, b"ab", b"ab")
+        assert file.checked_bytes == 0
+        assert not add(file, b"cd", b"cd")  # without what it counts together with
+        assert file.offset_bytes == 0
+        assert add(file, b"ab", b"ab")
+        assert add(file, b"cd", b"abcd")
+        assert file.checked_bytes == 4
+        monkeypatch.setattr(files, "_PIECES_MAX", 10)  # of a hundred bytes ten at least
+        assert add(file, b"efgh", b"efgh")
+        assert file.checked_bytes == 4
+
+
+def test_what_was_never_checked_goes_where_digests_are_given(upload: uuid.UUID) -> None:
+    with _lock(upload) as file:
+        assert _add_piece(file, b"right")
+        file.promise()
+        file.append(_view(b" and broken off"))
+    with _lock(upload) as file:
+        file.hold_to_promises()
+        assert file.sha256() == _hash(b"right")
+    plain = uuid.uuid4()
+    files.create(plain)
+    with _lock(plain) as file:
+        file.append(_view(b"by a client of tus"))
+        file.hold_to_promises()
+        assert file.offset_bytes == len(b"by a client of tus")
 
 
 def test_what_no_client_gave_digests_of_is_kept_after_a_new_start(
