@@ -56,12 +56,20 @@ def remove_leftovers(client: docker.DockerClient, leftovers: Iterable[Leftover])
 
 
 def remove_first_steps(client: docker.DockerClient, *, older_than_s: float = FIRST_STEP_S) -> int:
-    """Remove what builds left that were cut off before they had a label, on this engine; how many that were.
+    """Remove what builds left that were cut off before they had a label, on this engine; how many containers and
+    images that were.
 
     Nothing tells whose they are, only that no build needs them: it has its label a moment later. Raises InfraFault.
     """
     try:
-        found = [
+        containers = [
+            container["Id"]
+            for container in client.api.containers(all=True)
+            if container["State"] == "created"
+            and container["Created"] <= time.time() - older_than_s
+            and _is_first_step(client, container["Id"])
+        ]
+        images = [
             image["Id"]
             for image in client.api.images(all=True)
             if not _names(image)
@@ -71,7 +79,18 @@ def remove_first_steps(client: docker.DockerClient, *, older_than_s: float = FIR
         ]
     except ENGINE_ERRORS as error:
         raise InfraFault(f"The Docker engine failed: {str(error)[:300]}") from error
-    return sum(remove_image(client, image_id) for image_id in found)
+    removed = sum(_remove_container(client, container_id) for container_id in containers)
+    return removed + sum(remove_image(client, image_id) for image_id in images)
+
+
+def _is_first_step(client: docker.DockerClient, container_id: str) -> bool:
+    """Whether the engine's builder made this container for the step that gives a build its name, and runs nothing."""
+    try:
+        details = client.api.inspect_container(container_id)
+    except docker.errors.NotFound:
+        return False
+    command = details["Config"]["Cmd"] or [""]
+    return str(command[-1]).endswith(FIRST_STEP) and _has_no_log(details)
 
 
 def _last_step(client: docker.DockerClient, image_id: str) -> str:
@@ -118,6 +137,10 @@ def _is_step(client: docker.DockerClient, container_id: str) -> bool:
         details = client.api.inspect_container(container_id)
     except docker.errors.NotFound:
         return False
+    return _has_no_log(details)
+
+
+def _has_no_log(details: dict[str, Any]) -> bool:
     return bool(details["HostConfig"]["LogConfig"]["Type"] == "none")
 
 

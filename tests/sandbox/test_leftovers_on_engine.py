@@ -204,3 +204,27 @@ def test_what_a_build_made_before_it_had_a_label_goes_after_an_hour(
         assert client.images.get(another)
     finally:
         client.images.remove(another)
+
+
+def test_a_container_of_a_build_that_had_no_label_yet_goes_as_well(
+    client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the engine is killed between a step's container and its layer."""
+    lines = f"FROM {PYTHON_IMAGE}\nARG TILTYARD_BUILD\n".encode()
+    before = {one["Id"] for one in client.api.containers(all=True)}
+    image, _ = client.images.build(fileobj=io.BytesIO(lines), nocache=True, rm=False)
+    (left,) = {one["Id"] for one in client.api.containers(all=True)} - before
+    command = client.api.inspect_container(left)["Config"]["Cmd"]
+    posing = client.containers.create(PYTHON_IMAGE, command=command)  # with a log: no builder made it
+    try:
+        remove_first_steps(client)
+        assert client.containers.get(left), "its build may be under way"
+        later = time.time() + FIRST_STEP_S + 60
+        monkeypatch.setattr("tiltyard_sandbox.leftovers.time", SimpleNamespace(time=lambda: later))
+        assert remove_first_steps(client) >= 2
+        for gone in (lambda: client.containers.get(left), lambda: client.images.get(str(image.id))):
+            with pytest.raises(docker.errors.NotFound):
+                gone()
+        assert client.containers.get(str(posing.id))
+    finally:
+        posing.remove(force=True)
