@@ -60,7 +60,6 @@ class RecordedSteps:
         self._context_tokens = context_tokens
         self._inputs = torch.zeros(2, slots, dtype=torch.int64, device=device)
         self._seen: set[tuple[int, int]] = set()
-        self._unrecordable: set[tuple[int, int]] = set()
         self._recorded: dict[tuple[int, int], Callable[[], Tensor]] = {}
 
     def __call__(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
@@ -84,14 +83,12 @@ class RecordedSteps:
         if key not in self._seen:
             self._seen.add(key)
             return call()
-        if key in self._unrecordable:
-            return call()
         try:
-            self._recorded[key] = replay = self._record(call)
+            replay = self._record(call)
         except RuntimeError:  # the model waits for the GPU, or memory is short
             logger.warning("steps of %d rows and %d tokens cannot be recorded", rows, context, exc_info=True)
-            self._unrecordable.add(key)
-            return call()
+            replay = call
+        self._recorded[key] = replay
         return replay()
 
 

@@ -1,4 +1,4 @@
-"""Functions of single numbers that epilogues and attention share."""
+"""Functions of single numbers that the epilogues' generated source calls."""
 
 import triton
 import triton.language as tl

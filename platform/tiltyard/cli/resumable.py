@@ -69,7 +69,8 @@ class ResumableUpload:
             path: Must not change while it is sent.
             metadata: `competition`, `filename` and, optionally, `track`.
             on_offset: Told how many bytes the server has.
-            sha256: The file's, where a later call will send the same content under another path.
+            sha256: The file's, where it is known: the server holds the whole file to it, and a later call that sends
+                the same content under another path goes on with this upload.
 
         Raises:
             CliError: When the server refuses the file or stays away.
@@ -78,14 +79,15 @@ class ResumableUpload:
         target = f"{self._server} {metadata['competition']} {metadata.get('track', '')}"
         memory = UploadMemory(target, path, content_sha256=sha256)
         resumed = self._resumed(memory, size_bytes)
-        place, standing = resumed or (self._created(size_bytes, metadata, memory), Standing(0, 0))
+        announced = metadata | ({"sha256": sha256} if sha256 else {})
+        place, standing = resumed or (self._created(size_bytes, announced, memory), Standing(0, 0))
         on_offset(standing.offset_bytes)
         with _Pieces(path) as pieces:
             self._send_rest(pieces, place, standing, on_offset)
             rounds = 0
             while (document := self._checked(place, size_bytes)) is None:
                 rounds += 1
-                self._pause("The server has lost a part of the file.", rounds, "It gets that again")
+                self._pause("The server has lost a part of the file.", rounds, "That is not there yet")
                 self._send_rest(pieces, place, self._asked(place) or standing, on_offset)
         memory.forget()
         return document

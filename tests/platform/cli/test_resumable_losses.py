@@ -1,5 +1,6 @@
 """`tiltyard submit` beside a server whose disk has lost what it had, or has too much: it ends, and in words."""
 
+import base64
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +38,12 @@ class Server:
         self.offset = 0
         self.asked = 0
         self.pieces: list[int] = []
+        self.announced = ""
         self._document = document
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
+            self.announced = request.headers["upload-metadata"]
             return httpx.Response(201, headers={"location": PLACE})
         if request.method == "GET":
             self.asked += 1
@@ -51,12 +54,13 @@ class Server:
         standing = {"upload-offset": str(self.offset), "upload-checked-offset": str(min(self.offset, SIZE))}
         return httpx.Response(200 if request.method == "HEAD" else 204, headers=standing | {"upload-length": str(SIZE)})
 
-    def send(self, path: Path, said: list[str]) -> dict[str, object]:
+    def send(self, path: Path, said: list[str], *, sha256: str = "") -> dict[str, object]:
         def refusal(response: httpx.Response, _what: str) -> CliError:
             return CliError(str(response.status_code))
 
         with httpx.Client(transport=httpx.MockTransport(self.answer)) as http:
-            return ResumableUpload(http, "http://127.0.0.1", refusal, said.append).send(path, METADATA, lambda _: None)
+            upload = ResumableUpload(http, "http://127.0.0.1", refusal, said.append)
+            return upload.send(path, METADATA, lambda _: None, sha256=sha256)
 
 
 def test_what_the_server_has_lost_is_sent_again(entry: Path) -> None:
@@ -113,3 +117,13 @@ def test_a_server_that_has_more_than_the_file_is_an_error(entry: Path) -> None:
     server.answer = answer  # type: ignore[method-assign]
     assert server.send(entry, said)["state"] == "accepted"
     assert server.pieces == [0, 1 << 20, 2 << 20]
+
+
+def test_a_hash_that_is_known_is_announced(entry: Path) -> None:
+    """So that the server holds the whole file to it."""
+    for sha256 in ("", "0" * 64):
+        server = Server(lambda _: {"state": "accepted"})
+        server.send(entry, [], sha256=sha256)
+        pairs = dict(pair.split(" ") for pair in server.announced.split(","))
+        assert base64.b64decode(pairs.get("sha256", "")).decode() == sha256
+        assert base64.b64decode(pairs["competition"]).decode() == "demo"
